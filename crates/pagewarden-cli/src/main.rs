@@ -1,0 +1,2 @@
+//! The `pagewarden` command.
+fn main() {}

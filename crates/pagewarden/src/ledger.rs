@@ -1,0 +1,325 @@
+//! Who pays: a tree of accounts with limits, use and peaks.
+//!
+//! A charge goes to an account and all its parents, or to none of them. [`Charge`] gives back what it
+//! holds when it is dropped, so nothing can be charged and forgotten. Counters are atomics and a charge
+//! never waits: two charges that race for the last pages of a limit may not both get them, and neither
+//! leaves a trace if it fails.
+//!
+//! Invariant: an account's use is the sum of the charges made on it and on its descendants.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What is counted. Units: pages, unless the name says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Resource {
+    /// Address space that is mapped, whether it costs memory or not.
+    Virtual,
+    /// Memory promised: it can be touched later without failing for want of budget.
+    Committed,
+    /// Memory that must stay resident.
+    Locked,
+    /// Regions, counted one by one.
+    Regions,
+}
+
+impl Resource {
+    /// Every resource, in the order of their indices.
+    pub const ALL: [Self; 4] = [Self::Virtual, Self::Committed, Self::Locked, Self::Regions];
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The most that an account may hold of each resource; `u64::MAX` is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits([u64; Resource::ALL.len()]);
+
+impl Limits {
+    /// No limit on anything.
+    pub const UNLIMITED: Self = Self([u64::MAX; Resource::ALL.len()]);
+
+    /// These limits, with `resource` limited to `most`.
+    #[must_use]
+    pub const fn with(mut self, resource: Resource, most: u64) -> Self {
+        self.0[resource.index()] = most;
+        self
+    }
+
+    /// The limit on `resource`.
+    pub const fn of(&self, resource: Resource) -> u64 {
+        self.0[resource.index()]
+    }
+}
+
+/// Use of one resource on one account.
+#[derive(Debug)]
+struct Counter {
+    used: AtomicU64,
+    peak: AtomicU64,
+    limit: AtomicU64,
+}
+
+impl Counter {
+    fn new(limit: u64) -> Self {
+        Self { used: AtomicU64::new(0), peak: AtomicU64::new(0), limit: AtomicU64::new(limit) }
+    }
+
+    /// Adds `amount` if the result stays within the limit (or whatever it is, for `Bound::Ignored`).
+    fn add(&self, amount: u64, bound: Bound) -> Result<(), ()> {
+        let limit = match bound {
+            Bound::Kept if amount > 0 => self.limit.load(Ordering::Relaxed),
+            _ => u64::MAX,
+        };
+        let before = self
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| used.checked_add(amount).filter(|sum| *sum <= limit))
+            .map_err(|_| ())?;
+        self.peak.fetch_max(before + amount, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn take(&self, amount: u64) {
+        let before = self.used.fetch_sub(amount, Ordering::AcqRel);
+        debug_assert!(before >= amount, "an account gave back more than it held");
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    Kept,
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Option<Account>,
+    counters: [Counter; Resource::ALL.len()],
+}
+
+/// An account on a ledger. Clones are the same account.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Node>);
+
+/// A limit was in the way of a charge. Nothing was charged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OverLimit {
+    /// What there is too little of.
+    pub resource: Resource,
+    /// How much more was asked for.
+    pub amount: u64,
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} more of {:?} would exceed a limit", self.amount, self.resource)
+    }
+}
+
+impl core::error::Error for OverLimit {}
+
+impl Account {
+    fn new(parent: Option<Self>, limits: Limits) -> Self {
+        Self(Arc::new(Node { parent, counters: limits.0.map(Counter::new) }))
+    }
+
+    /// A new account below this one: what it holds, this one holds too.
+    #[must_use]
+    pub fn child(&self, limits: Limits) -> Self {
+        Self::new(Some(self.clone()), limits)
+    }
+
+    /// Charges `amount` of `resource` here and on all parents.
+    ///
+    /// # Errors
+    /// [`OverLimit`] if any of these accounts would exceed its limit; then none is charged.
+    pub fn charge(&self, resource: Resource, amount: u64) -> Result<Charge, OverLimit> {
+        self.add(resource, amount, Bound::Kept)?;
+        Ok(Charge { account: self.clone(), resource, amount })
+    }
+
+    /// Charges what is there already and cannot be refused, such as a stack that the hardware grew; the
+    /// account may end up above its limit, and then refuses what comes after.
+    pub fn charge_past_limit(&self, resource: Resource, amount: u64) -> Charge {
+        // Only an overflow of 2^64 pages could fail, and the address space is smaller.
+        let amount = if self.add(resource, amount, Bound::Ignored).is_ok() { amount } else { 0 };
+        Charge { account: self.clone(), resource, amount }
+    }
+
+    fn add(&self, resource: Resource, amount: u64, bound: Bound) -> Result<(), OverLimit> {
+        let mut account = Some(self);
+        while let Some(at) = account {
+            if at.0.counters[resource.index()].add(amount, bound).is_err() {
+                self.take_until(at, resource, amount);
+                return Err(OverLimit { resource, amount });
+            }
+            account = at.0.parent.as_ref();
+        }
+        Ok(())
+    }
+
+    /// Takes `amount` back from this account and its parents, up to but without `stop`.
+    fn take_until(&self, stop: &Self, resource: Resource, amount: u64) {
+        let mut account = self;
+        while !Arc::ptr_eq(&account.0, &stop.0) {
+            account.0.counters[resource.index()].take(amount);
+            match &account.0.parent {
+                Some(parent) => account = parent,
+                None => return,
+            }
+        }
+    }
+
+    fn take(&self, resource: Resource, amount: u64) {
+        let mut account = Some(self);
+        while let Some(at) = account {
+            at.0.counters[resource.index()].take(amount);
+            account = at.0.parent.as_ref();
+        }
+    }
+
+    /// How much this account and those below it hold.
+    pub fn used(&self, resource: Resource) -> u64 {
+        self.0.counters[resource.index()].used.load(Ordering::Relaxed)
+    }
+
+    /// The most it ever held.
+    pub fn peak(&self, resource: Resource) -> u64 {
+        self.0.counters[resource.index()].peak.load(Ordering::Relaxed)
+    }
+
+    /// The limit set on this account itself.
+    pub fn limit(&self, resource: Resource) -> u64 {
+        self.0.counters[resource.index()].limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets a limit. Below what is in use already, nothing is taken back and new charges fail.
+    pub fn set_limit(&self, resource: Resource, most: u64) {
+        self.0.counters[resource.index()].limit.store(most, Ordering::Relaxed);
+    }
+
+    /// What could be charged now, by this account's limit and those of all its parents.
+    pub fn available(&self, resource: Resource) -> u64 {
+        let mut least = u64::MAX;
+        let mut account = Some(self);
+        while let Some(at) = account {
+            let counter = &at.0.counters[resource.index()];
+            let limit = counter.limit.load(Ordering::Relaxed);
+            if limit != u64::MAX {
+                least = least.min(limit.saturating_sub(counter.used.load(Ordering::Relaxed)));
+            }
+            account = at.0.parent.as_ref();
+        }
+        least
+    }
+}
+
+/// An amount held on an account; dropped, it is given back.
+#[must_use = "a charge that is dropped is given back at once"]
+pub struct Charge {
+    account: Account,
+    resource: Resource,
+    amount: u64,
+}
+
+impl Charge {
+    /// What is held.
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Which resource is held.
+    pub const fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    /// Adds what `other` holds to this charge: one charge then gives back both.
+    ///
+    /// # Panics
+    /// If the two are for different resources or accounts, which no request can cause.
+    pub fn absorb(&mut self, mut other: Self) {
+        assert!(self.resource == other.resource && Arc::ptr_eq(&self.account.0, &other.account.0));
+        self.amount += core::mem::take(&mut other.amount);
+    }
+
+    /// Gives `amount` back, or all that is held if that is less.
+    pub fn give_back(&mut self, amount: u64) {
+        let amount = amount.min(self.amount);
+        self.account.take(self.resource, amount);
+        self.amount -= amount;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.take(self.resource, self.amount);
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Charge({} {:?})", self.amount, self.resource)
+    }
+}
+
+/// The root of a tree of accounts.
+#[derive(Clone, Debug)]
+pub struct ResourceLedger {
+    root: Account,
+}
+
+impl ResourceLedger {
+    /// A ledger whose accounts together stay within `limits`.
+    pub fn new(limits: Limits) -> Self {
+        Self { root: Account::new(None, limits) }
+    }
+
+    /// The account above all others.
+    pub const fn root(&self) -> &Account {
+        &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Resource::{Committed, Virtual};
+
+    #[test]
+    fn a_charge_goes_to_the_account_and_all_its_parents_or_to_none() {
+        let ledger = ResourceLedger::new(Limits::UNLIMITED.with(Committed, 10));
+        let parent = ledger.root().child(Limits::UNLIMITED);
+        let (a, b) = (parent.child(Limits::UNLIMITED), parent.child(Limits::UNLIMITED.with(Committed, 100)));
+        let held = a.charge(Committed, 7).unwrap();
+        assert_eq!(b.charge(Committed, 4).unwrap_err(), OverLimit { resource: Committed, amount: 4 });
+        assert_eq!((b.used(Committed), parent.used(Committed), ledger.root().used(Committed)), (0, 7, 7));
+        assert_eq!((b.available(Committed), b.available(Virtual)), (3, u64::MAX));
+        drop(held);
+        assert_eq!((a.used(Committed), parent.used(Committed), ledger.root().used(Committed)), (0, 0, 0));
+        assert_eq!(ledger.root().peak(Committed), 7);
+    }
+
+    #[test]
+    fn a_lowered_limit_takes_nothing_back_and_refuses_more() {
+        let ledger = ResourceLedger::new(Limits::UNLIMITED);
+        let mut held = ledger.root().charge(Virtual, 8).unwrap();
+        ledger.root().set_limit(Virtual, 4);
+        assert!(ledger.root().charge(Virtual, 1).is_err());
+        assert!(ledger.root().charge(Virtual, 0).is_ok(), "nothing is always granted");
+        held.give_back(5);
+        held.absorb(ledger.root().charge(Virtual, 1).unwrap());
+        assert_eq!((held.amount(), ledger.root().used(Virtual)), (4, 4));
+    }
+
+    #[test]
+    fn what_cannot_be_refused_is_charged_past_the_limit() {
+        let ledger = ResourceLedger::new(Limits::UNLIMITED.with(Committed, 1));
+        let grown = ledger.root().charge_past_limit(Committed, 5);
+        assert_eq!(ledger.root().used(Committed), 5);
+        assert!(ledger.root().charge(Committed, 1).is_err());
+        drop(grown);
+        assert!(ledger.root().charge(Committed, 1).is_ok());
+    }
+}

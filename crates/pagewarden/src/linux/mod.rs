@@ -1,0 +1,180 @@
+//! The Linux ABI: system-call numbers and flag words in, [`Request`]s out.
+//!
+//! Owns the meaning of flag bits. What a request does to an address space is the
+//! [`manager`](crate::manager)'s; what a descriptor is, is the platform's, asked through [`Files`].
+
+mod flags;
+mod syscall;
+
+pub use flags::{Advice, LockAllFlags, MapFlags, RemapFlags};
+pub use syscall::{Files, decode};
+
+use alloc::sync::Arc;
+
+use crate::addr::PageCount;
+use crate::object::MemoryObject;
+use crate::prot::Prot;
+
+bitflags::bitflags! {
+    /// What mmap(2) must know of an open file besides its object.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct FileTraits: u8 {
+        /// Opened for reading (`FMODE_READ`).
+        const READABLE = 1 << 0;
+        /// Opened for writing (`FMODE_WRITE`).
+        const WRITABLE = 1 << 1;
+        /// On a file system mounted `noexec`.
+        const NO_EXEC = 1 << 2;
+        /// The inode is append-only (`chattr +a`).
+        const APPEND_ONLY = 1 << 3;
+        /// Cannot be mapped: a directory, a pipe, a socket.
+        const NOT_MAPPABLE = 1 << 4;
+        /// The file system places large maps on huge-page boundaries (ext4, xfs, btrfs).
+        const HUGE_ALIGNED = 1 << 5;
+        /// Lies on a file system of huge pages.
+        const HUGE_PAGES = 1 << 6;
+    }
+}
+
+/// An open file as mmap(2) sees it.
+#[derive(Clone, Debug)]
+pub struct OpenFile {
+    /// What it maps.
+    pub object: Arc<MemoryObject>,
+    /// How it was opened and where it lies.
+    pub traits: FileTraits,
+}
+
+/// A System V segment as shmat(2) sees it.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// What it maps.
+    pub object: Arc<MemoryObject>,
+    /// Its size.
+    pub pages: PageCount,
+}
+
+/// What mmap(2) maps.
+#[derive(Clone, Debug)]
+pub enum MapSource {
+    /// Zero pages (`MAP_ANONYMOUS`).
+    Anonymous,
+    /// A file.
+    File(OpenFile),
+}
+
+/// A memory call with its arguments as the guest gave them. Sizes and addresses are in bytes and not yet
+/// checked.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// mmap(2).
+    Mmap {
+        /// Hint, or the place with `MAP_FIXED`.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `PROT_*` word.
+        prot: u64,
+        /// `MAP_*` word.
+        flags: MapFlags,
+        /// What is mapped.
+        source: MapSource,
+        /// Offset into the file; page aligned (the decoder refuses others).
+        offset: u64,
+    },
+    /// munmap(2).
+    Munmap {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+    },
+    /// mprotect(2).
+    Mprotect {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `PROT_*` word.
+        prot: u64,
+    },
+    /// mremap(2).
+    Mremap {
+        /// Old address.
+        addr: u64,
+        /// Old size.
+        old_len: u64,
+        /// New size.
+        new_len: u64,
+        /// `MREMAP_*` word.
+        flags: RemapFlags,
+        /// New address, with `MREMAP_FIXED` or `MREMAP_DONTUNMAP`.
+        new_addr: u64,
+    },
+    /// brk(2).
+    Brk {
+        /// The break wanted; anything impossible asks for the present one.
+        addr: u64,
+    },
+    /// madvise(2).
+    Madvise {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `MADV_*` value.
+        advice: i32,
+    },
+    /// mlock(2), mlock2(2).
+    Mlock {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `MLOCK_*` word.
+        flags: u64,
+    },
+    /// munlock(2).
+    Munlock {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+    },
+    /// mlockall(2).
+    Mlockall {
+        /// `MCL_*` word.
+        flags: u64,
+    },
+    /// munlockall(2).
+    Munlockall,
+    /// shmat(2).
+    Shmat {
+        /// What is attached.
+        segment: Segment,
+        /// Where, or 0.
+        addr: u64,
+        /// `SHM_*` word.
+        flags: u64,
+    },
+    /// shmdt(2).
+    Shmdt {
+        /// Where the segment was attached.
+        addr: u64,
+    },
+    /// prctl(2) with `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME`.
+    NameAnonymous {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// The name, or none to take it away.
+        name: Option<Arc<MemoryObject>>,
+    },
+}
+
+/// `PROT_*` bits that are rights.
+pub(crate) const fn prot_from_word(word: u64) -> Prot {
+    #[expect(clippy::cast_possible_truncation, reason = "the three bits that are kept lie in the lowest byte")]
+    Prot::from_bits_truncate(word as u8)
+}

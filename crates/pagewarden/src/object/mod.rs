@@ -1,0 +1,78 @@
+//! Memory objects: what regions map besides plain anonymous memory.
+//!
+//! An object is named by its kind. It owns the charge for memory that lives as long as the object does
+//! (shared anonymous memory, memfds, SysV segments); private pages are charged by the space that maps
+//! them. Regions hold objects by reference count: the charge goes when the last region goes.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use crate::ledger::Charge;
+
+/// Which file an object is: the device and inode numbers that `/proc/PID/maps` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FileId {
+    /// Device number as the kernel encodes it in `st_dev`.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// What an object is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ObjectKind {
+    /// Private anonymous memory with a name (`PR_SET_VMA_ANON_NAME`).
+    NamedAnonymous,
+    /// Anonymous memory that processes share (`MAP_SHARED | MAP_ANONYMOUS`).
+    SharedAnonymous,
+    /// A file of a file system.
+    File(FileId),
+    /// A file that lives in memory (`memfd_create`).
+    Memfd(FileId),
+    /// A System V segment with its identifier (`shmget`).
+    SysV(i32),
+    /// Pages that the kernel gives every process: `[vdso]`, `[vvar]`.
+    Special,
+}
+
+/// Something that regions map. Compared by identity.
+#[derive(Debug)]
+pub struct MemoryObject {
+    kind: ObjectKind,
+    /// The path or name to show in a map; may be empty.
+    name: String,
+    /// What the object itself costs; dropped with it.
+    charge: Option<Charge>,
+}
+
+impl MemoryObject {
+    /// An object that costs nothing by itself.
+    pub fn new(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { kind, name: name.into(), charge: None })
+    }
+
+    /// An object that holds `charge` for as long as it lives.
+    pub fn with_charge(kind: ObjectKind, name: impl Into<String>, charge: Charge) -> Arc<Self> {
+        Arc::new(Self { kind, name: name.into(), charge: Some(charge) })
+    }
+
+    /// What the object is.
+    pub const fn kind(&self) -> &ObjectKind {
+        &self.kind
+    }
+
+    /// The path or name to show in a map.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the object itself costs.
+    pub const fn charge(&self) -> Option<&Charge> {
+        self.charge.as_ref()
+    }
+
+    /// Whether both are private anonymous memory of one name: such regions may merge.
+    pub fn is_same_name_as(&self, other: &Self) -> bool {
+        self.kind == ObjectKind::NamedAnonymous && other.kind == ObjectKind::NamedAnonymous && self.name == other.name
+    }
+}

@@ -1,0 +1,176 @@
+//! The seam to whatever holds the pages.
+//!
+//! A [`PageManagementProvider`] carries out operations on whole ranges. It decides nothing: the manager
+//! has checked, placed and charged before it asks. Each operation happens completely or not at all, and a
+//! failure says so with an [`Errno`]. The traits are safe; docs/soundness.md lists what a platform's
+//! unsafe code relies on the core for.
+
+use core::fmt;
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::linux::{Advice, LockAllFlags};
+use crate::prot::Prot;
+use crate::region::Region;
+
+/// What a mapping finds in its range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// Nothing: the platform fails with `EEXIST` should it know better.
+    Vacant,
+    /// Possibly other regions, which it replaces in one step.
+    Replace,
+}
+
+/// Whether pages are made resident at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Populate {
+    /// As they are touched.
+    OnDemand,
+    /// Before the call returns, as far as possible.
+    Now,
+}
+
+/// What becomes of the range that pages are moved away from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// It is unmapped.
+    Removed,
+    /// It stays mapped and is empty (`MREMAP_DONTUNMAP`).
+    Kept,
+}
+
+/// How pages are locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lock {
+    /// All pages now.
+    Now,
+    /// Each page when it is touched (`MLOCK_ONFAULT`).
+    OnFault,
+    /// Not any more.
+    Released,
+}
+
+/// One operation of a platform. A plan is a list of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Put a region in place.
+    Map {
+        /// Where.
+        range: PageRange,
+        /// What: rights, flags, backing and offset.
+        region: Region,
+        /// What may be there now.
+        target: Target,
+        /// When pages become resident.
+        populate: Populate,
+    },
+    /// Take away whatever is in the range.
+    Unmap {
+        /// Where.
+        range: PageRange,
+    },
+    /// Change rights; the whole range is mapped.
+    Protect {
+        /// Where.
+        range: PageRange,
+        /// What the rights were, for undo.
+        from: Prot,
+        /// What they become.
+        to: Prot,
+    },
+    /// Move pages with their contents, replacing what is at the target. `to` is as long as `from`, or longer.
+    Move {
+        /// Where the pages are.
+        from: PageRange,
+        /// Where they go.
+        to: PageRange,
+        /// What becomes of `from`.
+        source: Source,
+    },
+    /// Make a region longer in place; the pages after it are free.
+    Grow {
+        /// What is mapped now.
+        from: PageRange,
+        /// What will be; starts where `from` does.
+        to: PageRange,
+    },
+    /// Show the shared pages at `from` a second time (mremap(2) with an old size of 0).
+    Duplicate {
+        /// A page of the shared region.
+        from: VirtAddr,
+        /// Where the second view goes.
+        to: PageRange,
+        /// What may be there now.
+        target: Target,
+    },
+    /// Apply an advice of madvise(2) to mapped pages.
+    Advise {
+        /// Where.
+        range: PageRange,
+        /// Which.
+        advice: Advice,
+    },
+    /// Lock or unlock mapped pages.
+    Lock {
+        /// Where.
+        range: PageRange,
+        /// How.
+        lock: Lock,
+    },
+    /// mlockall(2), or munlockall(2) with no flag.
+    LockAll {
+        /// What is locked.
+        flags: LockAllFlags,
+    },
+    /// Move the program break; pages between the two are mapped private, readable and writable, or unmapped.
+    SetBreak {
+        /// Where it was.
+        from: VirtAddr,
+        /// Where it goes.
+        to: VirtAddr,
+    },
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map { range, region, target, populate } => {
+                write!(f, "map {range} {}", region.prot)?;
+                f.write_str(if region.is_shared() { "s" } else { "p" })?;
+                if *target == Target::Replace {
+                    f.write_str(" replace")?;
+                }
+                if *populate == Populate::Now {
+                    f.write_str(" populate")?;
+                }
+                Ok(())
+            }
+            Self::Unmap { range } => write!(f, "unmap {range}"),
+            Self::Protect { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
+            Self::Move { from, to, source: Source::Removed } => write!(f, "move {from} -> {to}"),
+            Self::Move { from, to, source: Source::Kept } => write!(f, "move {from} -> {to} keep"),
+            Self::Grow { from, to } => write!(f, "grow {from} -> {to}"),
+            Self::Duplicate { from, to, .. } => write!(f, "duplicate {from} -> {to}"),
+            Self::Advise { range, advice } => write!(f, "advise {range} {advice:?}"),
+            Self::Lock { range, lock } => write!(f, "lock {range} {lock:?}"),
+            Self::LockAll { flags } => write!(f, "lock-all {flags:?}"),
+            Self::SetBreak { from, to } => write!(f, "break {from} -> {to}"),
+        }
+    }
+}
+
+/// A platform that can map pages.
+pub trait PageManagementProvider {
+    /// Carries out one operation, completely or not at all.
+    ///
+    /// # Errors
+    /// The platform's own reason, such as [`Errno::NoMem`]. The manager then undoes what came before.
+    fn run(&mut self, op: &Op) -> Result<(), Errno>;
+
+    /// Where the region at `region`, which grows down, starts by now. A platform whose host grows stacks
+    /// without telling the manager says so here; others keep the default.
+    fn stack_start(&self, region: PageRange) -> VirtAddr {
+        region.start()
+    }
+}

@@ -1,0 +1,119 @@
+//! A region: what a run of pages with the same properties is (Linux: a VMA).
+//!
+//! A region does not know its bounds; the [`Vmmap`](crate::Vmmap) does. It stores where its backing lies
+//! as `delta = page offset - page number`, so that splitting a region changes nothing in it and two
+//! neighbours may be merged exactly when they are equal.
+
+use alloc::sync::Arc;
+
+use crate::addr::VirtAddr;
+use crate::object::MemoryObject;
+use crate::prot::Prot;
+
+bitflags::bitflags! {
+    /// Properties of a region besides its rights. Names follow the kernel's `VM_*`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct RegionFlags: u32 {
+        /// Stores go to the backing and are seen by all who map it (`VM_MAYSHARE`).
+        const SHARED = 1 << 0;
+        /// Grows downwards on a fault just below it, up to the stack limit (`VM_GROWSDOWN`).
+        const GROWS_DOWN = 1 << 1;
+        /// Its pages stay resident (`VM_LOCKED`).
+        const LOCKED = 1 << 2;
+        /// With [`Self::LOCKED`]: pages are locked as they are touched (`VM_LOCKONFAULT`).
+        const LOCK_ON_FAULT = 1 << 3;
+        /// Mapped with `MAP_NORESERVE` (`VM_NORESERVE`).
+        const NO_RESERVE = 1 << 4;
+        /// Private and once writable, so each of its pages is charged as committed (`VM_ACCOUNT`). Stays
+        /// set when the region is made read-only: its pages may hold data.
+        const COMMITTED = 1 << 5;
+        /// Not inherited over fork (`VM_DONTCOPY`).
+        const DONT_FORK = 1 << 6;
+        /// Zero in the child after fork (`VM_WIPEONFORK`).
+        const WIPE_ON_FORK = 1 << 7;
+        /// Left out of core dumps (`VM_DONTDUMP`).
+        const DONT_DUMP = 1 << 8;
+        /// mremap must not grow it (`VM_DONTEXPAND`).
+        const DONT_EXPAND = 1 << 9;
+        /// Pages that are not ordinary memory, such as [vvar] (`VM_IO | VM_PFNMAP`).
+        const PFN_MAP = 1 << 10;
+        /// Huge pages wanted (`VM_HUGEPAGE`).
+        const HUGE_PAGE = 1 << 11;
+        /// Huge pages not wanted (`VM_NOHUGEPAGE`; set by `MAP_STACK` too).
+        const NO_HUGE_PAGE = 1 << 12;
+        /// Equal pages may be merged (`VM_MERGEABLE`).
+        const MERGEABLE = 1 << 13;
+        /// Will be read in order (`VM_SEQ_READ`).
+        const SEQUENTIAL = 1 << 14;
+        /// Will be read in no order (`VM_RAND_READ`).
+        const RANDOM = 1 << 15;
+        /// Its mapping may not be changed (`VM_SEALED`).
+        const SEALED = 1 << 16;
+        /// May be dropped under memory pressure (`VM_DROPPABLE`).
+        const DROPPABLE = 1 << 17;
+        /// Belongs to the platform: no request of a guest touches it.
+        const FIXED = 1 << 18;
+    }
+}
+
+/// What is behind the pages of a region.
+#[derive(Clone, Debug)]
+pub enum Backing {
+    /// Zero pages, private to the space.
+    Anonymous,
+    /// Pages of an object: a file, shared memory, or a named kind of anonymous memory.
+    Object(Arc<MemoryObject>),
+}
+
+impl PartialEq for Backing {
+    /// Two backings are equal when they are the same object, or anonymous memory of the same name.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Anonymous, Self::Anonymous) => true,
+            (Self::Object(a), Self::Object(b)) => Arc::ptr_eq(a, b) || a.is_same_name_as(b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Backing {}
+
+/// A run of pages with the same properties. Equal neighbours in a map are one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// What is behind the pages.
+    pub backing: Backing,
+    /// Page offset into the backing minus page number, wrapping; 0 for anonymous memory.
+    pub delta: u64,
+    /// What a guest may do with the pages now.
+    pub prot: Prot,
+    /// What `prot` may become (`VM_MAYREAD` and so on).
+    pub prot_max: Prot,
+    /// The other properties.
+    pub flags: RegionFlags,
+}
+
+impl Region {
+    /// Private anonymous memory with rights `prot`, allowed to become anything.
+    pub const fn anonymous(prot: Prot) -> Self {
+        Self { backing: Backing::Anonymous, delta: 0, prot, prot_max: Prot::all(), flags: RegionFlags::empty() }
+    }
+
+    /// The object behind the region, if it is not plain anonymous memory.
+    pub fn object(&self) -> Option<&Arc<MemoryObject>> {
+        match &self.backing {
+            Backing::Anonymous => None,
+            Backing::Object(object) => Some(object),
+        }
+    }
+
+    /// The page of the backing that `address` shows.
+    pub const fn page_offset(&self, address: VirtAddr) -> u64 {
+        address.page_number().wrapping_add(self.delta)
+    }
+
+    /// Whether stores are seen by others who map the same object.
+    pub const fn is_shared(&self) -> bool {
+        self.flags.contains(RegionFlags::SHARED)
+    }
+}
