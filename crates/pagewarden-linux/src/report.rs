@@ -156,7 +156,9 @@ pub enum RunError {
         program: String,
     },
     /// The host does not let us trace.
-    #[error("cannot trace {program}: {source} (is ptrace allowed here? see kernel.yama.ptrace_scope, or the container's seccomp profile)")]
+    #[error(
+        "cannot trace {program}: {source} (is ptrace allowed here? see kernel.yama.ptrace_scope, or the container's seccomp profile)"
+    )]
     NoTrace {
         /// The program.
         program: String,

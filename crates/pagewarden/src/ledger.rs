@@ -75,7 +75,9 @@ impl Counter {
         };
         let before = self
             .used
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| used.checked_add(amount).filter(|sum| *sum <= limit))
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+                used.checked_add(amount).filter(|sum| *sum <= limit)
+            })
             .map_err(|_| ())?;
         self.peak.fetch_max(before + amount, Ordering::Relaxed);
         Ok(())
