@@ -228,17 +228,18 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
             target = Target::Replace;
         }
     }
-    let mut kept = Remap { ..*remap };
-    if remap.new_len < remap.old_len {
-        shrink(draft, remap)?;
-        kept.old_len = remap.new_len;
-    }
     if remap.flags.contains(RemapFlags::DONT_UNMAP)
         && !space.may_expand(&draft.next.totals, &region, remap.old_len >> PAGE_SHIFT)
     {
         return Err(Errno::NoMem.into());
     }
-    relocate(draft, &kept, place, target)
+    // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
+    let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
+    let moved = relocate(draft, &kept, place, target)?;
+    if remap.new_len < remap.old_len {
+        shrink(draft, remap)?;
+    }
+    Ok(moved)
 }
 
 /// Where the pages go (`vrm_set_new_addr`).

@@ -37,7 +37,8 @@ fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Map { range, target: Target::Vacant, .. } => Some(Op::Unmap { range: *range }),
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
-        Op::Move { from, to, source: Source::Removed } if from.pages() == to.pages() => {
+        // Where the old place was kept it is empty, and the way back replaces it.
+        Op::Move { from, to, .. } if from.pages() == to.pages() => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed })
         }
         Op::Grow { from, to } => to.from(from.end()).map(|range| Op::Unmap { range }),
