@@ -5,7 +5,10 @@
 //! * [`proc_maps`]: what the host says a process has mapped.
 
 pub mod options;
+pub mod proc_maps;
 pub mod report;
+pub mod traced;
 
 pub use options::{OnExit, RunOptions, Verify};
 pub use report::{CallEvent, Exit, Observer, ProcessReport, RefusedCall, Report, RunError, RunOutcome, Usage};
+pub use traced::run;

@@ -99,7 +99,6 @@ pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_shmdt, When::Always),
     (libc::SYS_shmget, When::Always),
     (libc::SYS_shmctl, When::IntIs(1, 0)),
-    (libc::SYS_memfd_create, When::Always),
     (libc::SYS_ftruncate, When::Always),
     (libc::SYS_fallocate, When::Always),
     (libc::SYS_prctl, When::IntIs(0, PR_SET_VMA)),

@@ -141,10 +141,23 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
+        Op::Name { range, name } => return name_pages(*range, name.is_some(), call),
         Op::SetBreak { to, .. } => {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
+}
+
+/// Names pages by the string that the guest's own call points to; another thread may change the string
+/// meanwhile, and then the host shows another name: nothing depends on it.
+fn name_pages(range: PageRange, is_named: bool, call: &StoppedCall) -> Result<HostCall, Errno> {
+    if call.number() != libc::SYS_prctl.cast_unsigned() {
+        return Err(Errno::NoSys);
+    }
+    let [option, kind, _, _, name, _] = call.args();
+    let name = if is_named { name } else { 0 };
+    let args = [option, kind, range.start().as_u64(), range.bytes(), name, 0];
+    Ok(HostCall { number: libc::SYS_prctl, args, expected: 0 })
 }
 
 fn remap(from: VirtAddr, old_len: u64, to: PageRange, flags: RemapFlags) -> HostCall {
