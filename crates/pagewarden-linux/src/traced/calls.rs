@@ -319,7 +319,7 @@ impl Tracer<'_> {
 /// Whether the descriptor is a `mem` file of a process file system; names there are the kernel's own.
 fn is_process_memory(tid: Tid, fd: i32) -> bool {
     files::fd_name(tid, fd).is_ok_and(|name| name.ends_with("/mem"))
-        && files::file_system(&files::fd_path(tid, fd)).is_some_and(|data| data.f_type == PROC_MAGIC)
+        && files::file_system(&files::fd_path(tid, fd)) == Some(PROC_MAGIC)
 }
 
 /// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.

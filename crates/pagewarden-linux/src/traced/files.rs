@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use nix::sys::statvfs::FsFlags;
 use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
 use pagewarden::object::FileId;
 use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
@@ -27,7 +28,6 @@ const EXT_MAGIC: i64 = 0xef53;
 const XFS_MAGIC: i64 = 0x5846_5342;
 const BTRFS_MAGIC: i64 = 0x9123_683e;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
-const ST_NOEXEC: i64 = 8;
 /// Objects are looked through for dead ones when there are this many, and then at each doubling.
 const SWEEP_MIN: usize = 256;
 
@@ -194,22 +194,15 @@ fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
     traits.set(FileTraits::APPEND_ONLY, status.is_append_only);
     let is_mappable = !matches!(status.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK);
     traits.set(FileTraits::NOT_MAPPABLE, !is_mappable);
-    if let Some(data) = file_system(path) {
-        traits.set(FileTraits::NO_EXEC, data.f_flags & ST_NOEXEC != 0);
-        traits.set(FileTraits::HUGE_ALIGNED, matches!(data.f_type, EXT_MAGIC | XFS_MAGIC | BTRFS_MAGIC));
-        traits.set(FileTraits::HUGE_PAGES, data.f_type == HUGETLBFS_MAGIC);
-    }
+    let is_no_exec = nix::sys::statvfs::statvfs(path).is_ok_and(|data| data.flags().contains(FsFlags::ST_NOEXEC));
+    traits.set(FileTraits::NO_EXEC, is_no_exec);
+    let kind = file_system(path);
+    traits.set(FileTraits::HUGE_ALIGNED, matches!(kind, Some(EXT_MAGIC | XFS_MAGIC | BTRFS_MAGIC)));
+    traits.set(FileTraits::HUGE_PAGES, kind == Some(HUGETLBFS_MAGIC));
     traits
 }
 
-/// The file system that a path leads to.
-pub(super) fn file_system(path: &str) -> Option<libc::statfs> {
-    let path = CString::new(path).ok()?;
-    let mut data = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the path ends with a zero and `data` has room for the structure.
-    if unsafe { libc::statfs(path.as_ptr(), data.as_mut_ptr()) } != 0 {
-        return None;
-    }
-    // SAFETY: it was zeroed, statfs filled it, and every bit pattern is valid.
-    Some(unsafe { data.assume_init() })
+/// The kind of the file system that a path leads to (statfs(2)).
+pub(super) fn file_system(path: &str) -> Option<i64> {
+    nix::sys::statfs::statfs(path).ok().map(|data| data.filesystem_type().0)
 }

@@ -79,7 +79,7 @@ impl Tracer<'_> {
     }
 
     fn prepare_fork(&mut self, space: &SharedSpace, tid: Tid) -> Result<PendingFork, Refusal> {
-        let mut try_once = |tracer: &Self| {
+        let try_once = |tracer: &Self| {
             let mut guard = space.borrow_mut();
             guard.manager.provider_mut().read_by(tid);
             guard.manager.prepare_fork(tracer.new_account())

@@ -44,6 +44,8 @@ pub fn run(options: &RunOptions, observer: Option<&mut dyn Observer>) -> Result<
     let _hidden = Hidden::new();
     let pidfd = spawned.pidfd.as_fd().try_clone_to_owned().map_err(host("pidfd"))?;
     let _forwarder = Forwarder::start(spawned.pid, pidfd).map_err(host("signal thread"))?;
+    // Shortens the observer's own lifetime to that of the borrow.
+    let observer = observer.map(|observer| observer as &mut dyn Observer);
     Tracer::new(options, observer, spawned).run()
 }
 

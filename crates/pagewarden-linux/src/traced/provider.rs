@@ -177,14 +177,12 @@ fn map(
     call: &StoppedCall,
 ) -> Result<HostCall, Errno> {
     let kind = region.object().map(|object| object.kind());
-    if let Some(ObjectKind::SysV(id)) = kind {
-        return Ok(attach(*id, range, region, target));
-    }
     let flags = map_flags(region, target, populate);
     let (flags, fd, offset) = match kind {
         None | Some(ObjectKind::NamedAnonymous | ObjectKind::SharedAnonymous) => {
             (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
         }
+        Some(ObjectKind::SysV(id)) => return Ok(attach(*id, range, region, target)),
         Some(ObjectKind::Special) => return Err(Errno::NoSys),
         Some(ObjectKind::File(_) | ObjectKind::Memfd(_)) => {
             if call.number() != libc::SYS_mmap.cast_unsigned() {
