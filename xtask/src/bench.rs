@@ -1,0 +1,6 @@
+//! stub
+use crate::BenchArgs;
+use anyhow::Result;
+pub(crate) fn run(_: &BenchArgs) -> Result<()> {
+    Ok(())
+}
