@@ -10,9 +10,9 @@ shared_buffers = 16MB
 CONF
 pg_ctl --pgdata data --log server.log --wait --silent start >/dev/null || { cat server.log >&2; exit 1; }
 trap 'pg_ctl --pgdata data --mode immediate --silent stop >/dev/null 2>&1 || true' EXIT
-ask() { psql --host "$PWD" --username postgres --no-psqlrc --quiet --tuples-only --no-align "$@" postgres; }
+ask() { psql --host "$PWD" --username postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1 --tuples-only --no-align "$@" postgres; }
 ask <<SQL
-CREATE TABLE numbers AS SELECT n, n * n AS square, md5(n::text) AS hash FROM generate_series(1, 50000) n;
+CREATE TABLE numbers AS SELECT n, n::bigint * n AS square, md5(n::text) AS hash FROM generate_series(1, 50000) n;
 CREATE INDEX ON numbers (hash);
 ANALYZE numbers;
 SELECT count(*), sum(square) FROM numbers;

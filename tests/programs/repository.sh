@@ -15,8 +15,8 @@ git add side
 git commit --quiet --message side
 git checkout --quiet main
 git merge --quiet --no-edit side
-git log --oneline --graph | head -n 5
-git grep --count 999 | head -n 3
+git log --oneline --graph -n 5
+git grep --count 999 | sed -n 1,3p
 git gc --quiet --aggressive --prune=now
 git fsck --full 2>/dev/null
 git count-objects

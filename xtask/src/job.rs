@@ -215,40 +215,40 @@ fn describe_process(pid: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::{Mutex, PoisonError};
 
     /// All descendants count as the job's, so one test at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
-    fn run(script: &str, limit: Duration) -> Outcome {
-        let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Job::start(Command::new("bash").args(["-c", script])).unwrap().finish(limit).unwrap()
+    /// What the script did, and how many processes are there afterwards.
+    fn run(script: &str, limit: Duration) -> (Outcome, usize) {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = Job::start(Command::new("bash").args(["-c", script])).unwrap().finish(limit).unwrap();
+        (outcome, living_descendants().len())
     }
 
     #[test]
     fn output_and_status_are_kept() {
-        let outcome = run("echo out; echo err >&2; exit 7", Duration::from_secs(10));
+        let (outcome, left) = run("echo out; echo err >&2; exit 7", Duration::from_secs(10));
         assert_eq!((outcome.ended, &*outcome.stdout, &*outcome.stderr), (Ended::Status(7), "out\n", "err\n"));
-        assert!(outcome.survivors.is_empty());
+        assert_eq!((outcome.survivors.len(), left), (0, 0));
     }
 
     #[test]
     fn a_signal_counts_as_a_shell_counts_it() {
-        assert_eq!(run("kill -TERM $$", Duration::from_secs(10)).ended, Ended::Status(143));
+        assert_eq!(run("kill -TERM $$", Duration::from_secs(10)).0.ended, Ended::Status(143));
     }
 
     #[test]
     fn time_runs_out() {
-        let outcome = run("echo begun; sleep 100", Duration::from_millis(300));
-        assert_eq!((outcome.ended, &*outcome.stdout), (Ended::TimedOut, "begun\n"));
-        assert!(living_descendants().is_empty());
+        let (outcome, left) = run("echo begun; sleep 100", Duration::from_millis(300));
+        assert_eq!((outcome.ended, &*outcome.stdout, left), (Ended::TimedOut, "begun\n", 0));
     }
 
     #[test]
     fn survivors_are_named_and_killed() {
-        let outcome = run("(setsid sleep 1234 &) ; exit 0", Duration::from_secs(10));
-        assert_eq!(outcome.survivors.len(), 1, "{:?}", outcome.survivors);
+        let (outcome, left) = run("(setsid sleep 1234 &) ; exit 0", Duration::from_secs(10));
+        assert_eq!((outcome.survivors.len(), left), (1, 0), "{:?}", outcome.survivors);
         assert!(outcome.survivors[0].ends_with("sleep 1234"));
-        assert!(living_descendants().is_empty());
     }
 }

@@ -24,6 +24,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-cli", "redis-tools"),
     ("initdb", "postgresql"),
     ("node", "nodejs"),
+    ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),
 ];
 
@@ -34,7 +35,9 @@ pub(crate) fn package_of(program: &str) -> Option<&'static str> {
 
 /// Installs what is missing, after saying so.
 pub(crate) fn install_missing() -> Result<Verdict> {
-    let wanted: Vec<&str> = NEEDED.iter().filter(|(name, _)| is_missing(name)).map(|(_, package)| *package).collect();
+    let mut wanted: Vec<&str> =
+        NEEDED.iter().filter(|(name, _)| is_missing(name)).map(|(_, package)| *package).collect();
+    wanted.dedup();
     if wanted.is_empty() {
         return Ok(Verdict::Passed);
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::root;
-use source::{Source, has_word};
+use source::{Source, has_word, is_name};
 
 /// Longer files are to be split.
 const MAX_LINES: usize = 600;
@@ -90,15 +90,18 @@ fn check(name: &str, text: &str) -> Vec<String> {
 }
 
 fn has_macro(code: &str, word: &str) -> bool {
-    code.match_indices(word)
-        .any(|(at, _)| has_word(&code[at..], word) && code[at + word.len()..].trim_start().starts_with('!'))
+    code.match_indices(word).any(|(at, _)| {
+        let after = code[at + word.len()..].trim_start();
+        !code[..at].ends_with(is_name) && after.starts_with('!') && !after.starts_with("!=")
+    })
 }
 
 /// `#[ignore]`, `#[ignore = "why"]`, and both behind `cfg_attr`.
 fn is_ignored(code: &str) -> bool {
-    let attribute = code.find("#[").map_or("", |at| &code[at..]);
-    attribute.trim_start_matches("#[").trim_start().starts_with("ignore")
-        || attribute.contains("cfg_attr") && has_word(attribute, "ignore")
+    code.split("#[").skip(1).any(|attribute| {
+        let attribute = attribute.trim_start();
+        has_word(attribute, "ignore") && (attribute.starts_with("ignore") || attribute.starts_with("cfg_attr"))
+    })
 }
 
 #[cfg(test)]

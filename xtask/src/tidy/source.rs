@@ -126,7 +126,8 @@ fn character(rest: &str) -> Option<usize> {
     after[body..].starts_with('\'').then_some(1 + body + 1)
 }
 
-fn is_name(character: char) -> bool {
+/// Whether a name may hold it.
+pub(super) fn is_name(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 

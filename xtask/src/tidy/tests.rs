@@ -60,7 +60,7 @@ fn unsafe_code() {
 #[test]
 fn ignored_tests() {
     catches("#[ignore]\nfn f() {}", ":2: a test");
-    catches("#[test] #[ignore = \"slow\"]\nfn f() {}", "a test").to_owned();
+    catches("#[test] #[ignore = \"slow\"]\nfn f() {}", "a test");
     catches("#[cfg_attr(debug_assertions, ignore)]\nfn f() {}", "a test");
     catches("/// ```ignore\n/// f();\n/// ```\nfn f() {}", "an example");
     passes("#[must_use]\nfn ignore() {}\n// #[ignore]\nconst A: &str = \"#[ignore]\";");
