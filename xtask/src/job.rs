@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -63,10 +64,18 @@ fn tail(text: &str) -> String {
 
 /// A command that runs.
 pub(crate) struct Job {
-    child: Child,
+    pid: Pid,
     started: Instant,
     stdout: File,
     stderr: File,
+    /// What a thread sends that waits for the command; none once it has been received.
+    end: Option<Receiver<End>>,
+}
+
+/// The end of a command, with the time at which it was seen.
+struct End {
+    status: std::io::Result<ExitStatus>,
+    at: Instant,
 }
 
 impl Job {
@@ -77,71 +86,68 @@ impl Job {
         let stderr = tempfile::tempfile()?;
         command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
         let started = Instant::now();
-        let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        Ok(Self { child, started, stdout, stderr })
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let (sender, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            let status = child.wait();
+            // Nobody listens any more when the job was dropped.
+            sender.send(End { status, at: Instant::now() }).ok();
+        });
+        Ok(Self { pid, started, stdout, stderr, end: Some(end) })
     }
 
     /// Sends a signal to the command itself, not to its children.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        kill(self.pid()?, signal).context("sending a signal")
-    }
-
-    fn pid(&self) -> Result<Pid> {
-        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+        kill(self.pid, signal).context("sending a signal")
     }
 
     /// Waits for the command, at most until `limit` after its start, and cleans up behind it.
     pub(crate) fn finish(mut self, limit: Duration) -> Result<Outcome> {
-        let ended = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break Ended::Status(shell_status(status));
-            }
-            if self.started.elapsed() > limit {
-                break Ended::TimedOut;
-            }
-            std::thread::sleep(POLL);
+        let end = self.end.take().context("already finished")?;
+        let (ended, at) = match end.recv_timeout(limit.saturating_sub(self.started.elapsed())) {
+            Ok(end) => (Ended::Status(shell_status(end.status?)), end.at),
+            Err(_) => (Ended::TimedOut, Instant::now()),
         };
-        let elapsed = self.started.elapsed();
         if ended == Ended::TimedOut {
-            killpg(self.pid()?, Signal::SIGKILL).ok();
-            self.child.wait()?;
+            self.kill_and_wait(&end);
         }
-        let survivors = self.clear_away(ended);
-        Ok(Outcome {
-            ended,
-            stdout: contents(&mut self.stdout)?,
-            stderr: contents(&mut self.stderr)?,
-            elapsed,
-            survivors,
-        })
+        let survivors = clear_away(ended);
+        let (stdout, stderr) = (contents(&mut self.stdout)?, contents(&mut self.stderr)?);
+        Ok(Outcome { ended, stdout, stderr, elapsed: at - self.started, survivors })
     }
 
-    /// Kills what is left and says what it was.
-    fn clear_away(&self, ended: Ended) -> Vec<String> {
-        let grace = if ended == Ended::TimedOut { Duration::ZERO } else { GRACE };
-        let left = wait_until_alone(grace);
-        let described = left.iter().map(|pid| describe_process(*pid)).collect();
-        // Killing may race with a fork, so once is not always enough.
-        for _ in 0..50 {
-            let left = wait_until_alone(Duration::ZERO);
-            if left.is_empty() {
-                break;
-            }
-            for pid in left {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        described
+    fn kill_and_wait(&self, end: &Receiver<End>) {
+        killpg(self.pid, Signal::SIGKILL).ok();
+        // One that left the group, or that cannot even be killed, is left to `clear_away`.
+        end.recv_timeout(GRACE).ok();
     }
+}
+
+/// Kills what is left and says what it was.
+fn clear_away(ended: Ended) -> Vec<String> {
+    let grace = if ended == Ended::TimedOut { Duration::ZERO } else { GRACE };
+    let left = wait_until_alone(grace);
+    let described = left.iter().map(|pid| describe_process(*pid)).collect();
+    // Killing may race with a fork, so once is not always enough.
+    for _ in 0..50 {
+        let left = wait_until_alone(Duration::ZERO);
+        if left.is_empty() {
+            break;
+        }
+        for pid in left {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    described
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-            self.clear_away(Ended::TimedOut);
+        if let Some(end) = self.end.take() {
+            self.kill_and_wait(&end);
+            clear_away(Ended::TimedOut);
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) struct ProgramsArgs {
 /// How often and with what to measure.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Rounds for each row; one round is a run without and a run with pagewarden.
+    /// At least so many rounds for each row, time permitting; one round is a run without and a run with pagewarden.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only the rows whose name contains one of these.

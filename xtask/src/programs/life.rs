@@ -117,7 +117,7 @@ fn signal_reaches_guest(lab: &Lab, signal: Signal) -> Result<()> {
     ensure_end(&job.finish(SHORT)?, 5, &format!("caught {name}\n"))?;
 
     lab.refresh(User::Same, &[])?;
-    let job = start_until_ready(lab, &["bash", "-c", "touch ready; while :; do sleep 0.05; done"])?;
+    let job = start_until_ready(lab, &["bash", "-c", "touch ready; exec sleep 1000"])?;
     job.signal(signal)?;
     ensure_end(&job.finish(SHORT)?, 128 + signal as i32, "")
 }
