@@ -178,7 +178,7 @@ fn sample(lab: &Lab, row: &Row, side: Side<'_>) -> Result<Sample> {
         Clock::Whole | Clock::PrintsNanoseconds => lab.command(side, User::Same, row.argv)?,
     };
     let outcome = Job::start(&mut command)?.finish(Duration::from_secs(60))?;
-    ensure!(outcome.ended == Ended::Status(0), "{}", outcome.describe());
+    ensure!(outcome.ended == Ended::Code(0), "{}", outcome.describe());
     ensure!(outcome.survivors.is_empty(), "processes are left behind: {}", outcome.survivors.join("; "));
     let nanoseconds = match row.clock {
         Clock::Whole => outcome.elapsed.as_secs_f64() * 1e9,

@@ -23,8 +23,10 @@ const POLL: Duration = Duration::from_millis(2);
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ended {
-    /// As a shell has it: the exit code, or 128 and the signal.
-    Status(i32),
+    /// It called exit with this code.
+    Code(i32),
+    /// This signal killed it.
+    Killed(i32),
     /// It was still running when its time was up.
     TimedOut,
 }
@@ -106,7 +108,7 @@ impl Job {
     pub(crate) fn finish(mut self, limit: Duration) -> Result<Outcome> {
         let end = self.end.take().context("already finished")?;
         let (ended, at) = match end.recv_timeout(limit.saturating_sub(self.started.elapsed())) {
-            Ok(end) => (Ended::Status(shell_status(end.status?)), end.at),
+            Ok(end) => (ended(end.status?), end.at),
             Err(_) => (Ended::TimedOut, Instant::now()),
         };
         if ended == Ended::TimedOut {
@@ -159,8 +161,11 @@ fn contents(file: &mut File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn shell_status(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+fn ended(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Code(code),
+        (None, signal) => Ended::Killed(signal.unwrap_or_default()),
+    }
 }
 
 /// Reaps dead descendants and waits for living ones; those that still live after `grace`.
@@ -236,13 +241,14 @@ mod tests {
     #[test]
     fn output_and_status_are_kept() {
         let (outcome, left) = run("echo out; echo err >&2; exit 7", Duration::from_secs(10));
-        assert_eq!((outcome.ended, &*outcome.stdout, &*outcome.stderr), (Ended::Status(7), "out\n", "err\n"));
+        assert_eq!((outcome.ended, &*outcome.stdout, &*outcome.stderr), (Ended::Code(7), "out\n", "err\n"));
         assert_eq!((outcome.survivors.len(), left), (0, 0));
     }
 
     #[test]
-    fn a_signal_counts_as_a_shell_counts_it() {
-        assert_eq!(run("kill -TERM $$", Duration::from_secs(10)).0.ended, Ended::Status(143));
+    fn a_signal_is_not_a_code() {
+        assert_eq!(run("kill -TERM $$", Duration::from_secs(10)).0.ended, Ended::Killed(15));
+        assert_eq!(run("exit 143", Duration::from_secs(10)).0.ended, Ended::Code(143));
     }
 
     #[test]

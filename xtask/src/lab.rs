@@ -145,7 +145,7 @@ impl Lab {
     /// Runs something natively that has to succeed, such as a compiler.
     pub(crate) fn prepare(&self, user: User, argv: &[&str]) -> Result<()> {
         let outcome = Job::start(&mut self.command(Side::Native, user, argv)?)?.finish(Duration::from_secs(120))?;
-        ensure!(outcome.ended == Ended::Status(0), "{}: {}", argv.join(" "), outcome.describe());
+        ensure!(outcome.ended == Ended::Code(0), "{}: {}", argv.join(" "), outcome.describe());
         Ok(())
     }
 }

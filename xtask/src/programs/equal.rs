@@ -13,7 +13,7 @@ pub(crate) fn check(lab: &Lab, case: &Program) -> Result<()> {
     let native = run(lab, case, Side::Native)?;
     check_sound(case, &native)?;
     let warden = run(lab, case, Side::Warden(&["--verify"]))?;
-    if warden.ended == Ended::Status(DIFFERENCE) && case.status != DIFFERENCE {
+    if warden.ended == Ended::Code(DIFFERENCE) && case.ends != warden.ended {
         bail!("manager and host differ: {}", warden.describe());
     }
     compare(&native, &warden)
@@ -29,7 +29,7 @@ fn run(lab: &Lab, case: &Program, side: Side<'_>) -> Result<Outcome> {
 
 /// Two runs that fail alike would compare equal, so the native one has to be right in itself.
 fn check_sound(case: &Program, native: &Outcome) -> Result<()> {
-    ensure!(native.ended == Ended::Status(case.status), "natively, not status {}: {}", case.status, native.describe());
+    ensure!(native.ended == case.ends, "natively, not {:?}: {}", case.ends, native.describe());
     ensure!(native.stdout.contains(case.says), "natively, does not say {:?}: {}", case.says, native.describe());
     ensure!(native.survivors.is_empty(), "natively, leaves processes behind: {}", native.survivors.join("; "));
     Ok(())
@@ -49,7 +49,7 @@ mod tests {
 
     fn outcome(status: i32, stdout: &str, stderr: &str) -> Outcome {
         let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
-        Outcome { ended: Ended::Status(status), stdout, stderr, elapsed: Duration::ZERO, survivors: Vec::new() }
+        Outcome { ended: Ended::Code(status), stdout, stderr, elapsed: Duration::ZERO, survivors: Vec::new() }
     }
 
     #[test]
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_native_run_has_to_be_right_in_itself() {
-        let case = Program { says: "done", status: 3, ..super::super::table::PLAIN };
+        let case = Program { says: "done", ends: Ended::Code(3), ..super::super::table::PLAIN };
         assert!(check_sound(&case, &outcome(3, "well done", "")).is_ok());
         assert!(check_sound(&case, &outcome(0, "well done", "")).is_err());
         assert!(check_sound(&case, &outcome(3, "failed", "")).is_err());

@@ -23,7 +23,7 @@ pub(crate) const CASES: &[Behaviour] = &[
 
 /// Ends with `status`, says `word` on stderr and nothing on stdout, does not panic, leaves nothing.
 fn ensure_refused(outcome: &Outcome, status: i32, word: &str) -> Result<()> {
-    ensure!(outcome.ended == Ended::Status(status), "not status {status}: {}", outcome.describe());
+    ensure!(outcome.ended == Ended::Code(status), "not status {status}: {}", outcome.describe());
     ensure!(outcome.stderr.contains(word), "does not say {word:?}: {}", outcome.describe());
     ensure!(!outcome.stderr.contains("panicked"), "it panics: {}", outcome.describe());
     ensure!(outcome.stdout.is_empty(), "prints to stdout: {}", outcome.describe());
@@ -50,7 +50,8 @@ fn not_executable(lab: &Lab) -> Result<()> {
 }
 
 fn bad_options(lab: &Lab) -> Result<()> {
-    let bad: [&[&str]; 14] = [
+    let bad: &[&[&str]] = &[
+        &["--commit-limit", "0"],
         &["--commit-limit", ""],
         &["--commit-limit", "12Q"],
         &["--commit-limit", "-5"],
@@ -66,7 +67,7 @@ fn bad_options(lab: &Lab) -> Result<()> {
         &["--on-exit", "hope"],
         &["--no-such-option"],
     ];
-    for options in bad {
+    for options in bad.iter().copied() {
         let outcome = lab.run(options, &["bash", "-c", "touch ran"])?;
         ensure_refused(&outcome, 125, options[0])?;
         ensure!(!lab.path("ran").exists(), "{options:?}: the program ran all the same");
@@ -77,10 +78,8 @@ fn bad_options(lab: &Lab) -> Result<()> {
 
 fn limit_too_small(lab: &Lab) -> Result<()> {
     for option in ["--commit-limit", "--reserve-limit"] {
-        for size in ["0", "4K"] {
-            ensure_refused(&lab.run(&[option, size], &["bash", "-c", "touch ran"])?, 125, "too small")?;
-            ensure!(!lab.path("ran").exists(), "{option} {size}: the program ran all the same");
-        }
+        ensure_refused(&lab.run(&[option, "4K"], &["bash", "-c", "touch ran"])?, 125, "too small")?;
+        ensure!(!lab.path("ran").exists(), "{option}: the program ran all the same");
     }
     Ok(())
 }
@@ -108,7 +107,7 @@ fn help(lab: &Lab) -> Result<()> {
         [(&["--help"][..], "run"), (&["run", "--help"], "--commit-limit"), (&["--version"], "pagewarden")]
     {
         let outcome = lab.bare(args)?;
-        ensure!(outcome.ended == Ended::Status(0) && outcome.stdout.contains(word), "{args:?}: {}", outcome.describe());
+        ensure!(outcome.ended == Ended::Code(0) && outcome.stdout.contains(word), "{args:?}: {}", outcome.describe());
     }
     Ok(())
 }

@@ -29,17 +29,17 @@ fn bash(lab: &Lab, options: &[&str], script: &str) -> Result<Outcome> {
     lab.run(options, &["bash", "-c", script])
 }
 
-fn ensure_end(outcome: &Outcome, status: i32, stdout: &str) -> Result<()> {
-    ensure!(outcome.ended == Ended::Status(status), "not status {status}: {}", outcome.describe());
+fn ensure_end(outcome: &Outcome, ended: Ended, stdout: &str) -> Result<()> {
+    ensure!(outcome.ended == ended, "not {ended:?}: {}", outcome.describe());
     ensure!(outcome.stdout == stdout, "does not say {stdout:?}: {}", outcome.describe());
     ensure!(outcome.survivors.is_empty(), "processes are left behind: {}", outcome.survivors.join("; "));
     Ok(())
 }
 
 fn kills_itself(lab: &Lab) -> Result<()> {
-    for (signal, status) in [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("INT", 130), ("USR1", 138)] {
+    for (signal, number) in [("KILL", 9), ("TERM", 15), ("SEGV", 11), ("INT", 2), ("USR1", 10)] {
         let outcome = bash(lab, &["--verify"], &format!("ulimit -c 0; echo bye; kill -{signal} $$; sleep 60"))?;
-        ensure_end(&outcome, status, "bye\n")?;
+        ensure_end(&outcome, Ended::Killed(number), "bye\n")?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ fn kills_children(lab: &Lab) -> Result<()> {
         done
         (sleep 100 & sleep 100 & wait) & sleep 0.1; kill -KILL $! $(ps -o pid= --ppid $!); wait 2>/dev/null
         exit 4";
-    ensure_end(&bash(lab, &["--verify"], script)?, 4, "137\n143\n")
+    ensure_end(&bash(lab, &["--verify"], script)?, Ended::Code(4), "137\n143\n")
 }
 
 /// A guest of the same user may signal pagewarden; then nothing lives on.
@@ -104,7 +104,7 @@ fn kill_and_look(lab: &Lab, argv: &[&str]) -> Result<()> {
     let job = start_until_ready(lab, argv)?;
     job.signal(Signal::SIGKILL)?;
     let outcome = job.finish(SHORT)?;
-    ensure!(outcome.ended == Ended::Status(137), "pagewarden was not killed: {}", outcome.describe());
+    ensure!(outcome.ended == Ended::Killed(9), "pagewarden was not killed: {}", outcome.describe());
     ensure!(outcome.survivors.is_empty(), "guests live on: {}", outcome.survivors.join("; "));
     Ok(())
 }
@@ -114,23 +114,27 @@ fn signal_reaches_guest(lab: &Lab, signal: Signal) -> Result<()> {
     let caught = format!("trap 'echo caught {name}; exit 5' {name}; touch ready; while :; do sleep 0.05; done");
     let job = start_until_ready(lab, &["bash", "-c", &caught])?;
     job.signal(signal)?;
-    ensure_end(&job.finish(SHORT)?, 5, &format!("caught {name}\n"))?;
+    ensure_end(&job.finish(SHORT)?, Ended::Code(5), &format!("caught {name}\n"))?;
 
     lab.refresh(User::Same, &[])?;
     let job = start_until_ready(lab, &["bash", "-c", "touch ready; exec sleep 1000"])?;
     job.signal(signal)?;
-    ensure_end(&job.finish(SHORT)?, 128 + signal as i32, "")
+    ensure_end(&job.finish(SHORT)?, Ended::Killed(signal as i32), "")
 }
 
 fn on_exit_kill(lab: &Lab) -> Result<()> {
     let script = "(setsid sleep 1000 &); sleep 1000 & exit 3";
-    ensure_end(&lab.run_for(Duration::from_secs(20), &["--on-exit", "kill"], &["bash", "-c", script])?, 3, "")
+    ensure_end(
+        &lab.run_for(Duration::from_secs(20), &["--on-exit", "kill"], &["bash", "-c", script])?,
+        Ended::Code(3),
+        "",
+    )
 }
 
 fn on_exit_wait(lab: &Lab) -> Result<()> {
     for options in [&[][..], &["--on-exit", "wait"]] {
         let outcome = bash(lab, options, "(sleep 0.7; echo late) & exit 3")?;
-        ensure_end(&outcome, 3, "late\n")?;
+        ensure_end(&outcome, Ended::Code(3), "late\n")?;
         ensure!(outcome.elapsed >= Duration::from_millis(700), "it did not wait: {}", outcome.describe());
     }
     Ok(())

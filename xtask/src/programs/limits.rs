@@ -48,7 +48,7 @@ fn budget(lab: &Lab, options: &[&str], way: &str) -> Result<String> {
 }
 
 fn ensure_clean(outcome: &Outcome, status: i32) -> Result<()> {
-    ensure!(outcome.ended == Ended::Status(status), "not status {status}: {}", outcome.describe());
+    ensure!(outcome.ended == Ended::Code(status), "not status {status}: {}", outcome.describe());
     ensure!(outcome.survivors.is_empty(), "processes are left behind: {}", outcome.survivors.join("; "));
     Ok(())
 }
@@ -184,7 +184,7 @@ fn wx_node(lab: &Lab) -> Result<()> {
     let denied = lab.run(&["--wx", "deny"], &node)?;
     ensure!(denied.ended != Ended::TimedOut, "it hangs: {}", denied.describe());
     ensure!(denied.survivors.is_empty(), "processes are left behind: {}", denied.survivors.join("; "));
-    if denied.ended == Ended::Status(0) {
+    if denied.ended == Ended::Code(0) {
         ensure!(denied.stdout == "42\n", "it ends well and says nothing: {}", denied.describe());
     } else {
         ensure!(denied.stderr.contains("--wx"), "nothing says that it was --wx deny: {}", denied.describe());

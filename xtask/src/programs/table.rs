@@ -1,6 +1,7 @@
 //! The programs that have to behave as without pagewarden. None prints process IDs, addresses or times.
 use std::time::Duration;
 
+use crate::job::Ended;
 use crate::lab::User;
 
 /// A program that runs on both sides.
@@ -14,8 +15,8 @@ pub(crate) struct Program {
     pub(crate) argv: &'static [&'static str],
     /// Part of what it prints when all is well.
     pub(crate) says: &'static str,
-    /// The status that it ends with when all is well.
-    pub(crate) status: i32,
+    /// How it ends when all is well.
+    pub(crate) ends: Ended,
     pub(crate) user: User,
     /// It hangs if it takes longer; far more than it needs.
     pub(crate) limit: Duration,
@@ -29,7 +30,7 @@ pub(crate) const PLAIN: Program = Program {
     prepare: &[],
     argv: &[],
     says: "",
-    status: 0,
+    ends: Ended::Code(0),
     user: User::Same,
     limit: Duration::from_secs(120),
 };
@@ -79,13 +80,13 @@ pub(crate) const PROGRAMS: &[Program] = &[
         prepare: &["gcc", "-O0", "-o", "segv", "segv.c"],
         argv: &["./segv"],
         says: "about to",
-        status: 139,
+        ends: Ended::Killed(11),
         ..PLAIN
     },
     Program { name: "exit-0", needs: &["bash"], argv: &["bash", "-c", "exit 0"], ..PLAIN },
-    Program { name: "exit-1", needs: &["bash"], argv: &["bash", "-c", "exit 1"], status: 1, ..PLAIN },
-    Program { name: "exit-123", needs: &["bash"], argv: &["bash", "-c", "exit 123"], status: 123, ..PLAIN },
-    Program { name: "exit-255", needs: &["bash"], argv: &["bash", "-c", "exit 255"], status: 255, ..PLAIN },
+    Program { name: "exit-1", needs: &["bash"], argv: &["bash", "-c", "exit 1"], ends: Ended::Code(1), ..PLAIN },
+    Program { name: "exit-123", needs: &["bash"], argv: &["bash", "-c", "exit 123"], ends: Ended::Code(123), ..PLAIN },
+    Program { name: "exit-255", needs: &["bash"], argv: &["bash", "-c", "exit 255"], ends: Ended::Code(255), ..PLAIN },
     Program {
         name: "bash-pipelines",
         needs: &["bash"],
