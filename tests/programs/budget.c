@@ -175,6 +175,21 @@ static void want_bypass(void)
     say("io_uring_setup", syscall(425, 1, NULL) < 0);
     say("userfaultfd", syscall(323, 0) < 0);
     say("ptrace", syscall(101, 0, 0, 0, 0) < 0);
+    say("x32", syscall(0x40000000 | 39) < 0);
+}
+
+/* getpid by the entry of 32-bit programs, which 64-bit ones can use too. */
+static void want_old_entry(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        int result;
+        __asm__ volatile("int $0x80" : "=a"(result) : "a"(20) : "memory", "r8", "r9", "r10", "r11");
+        _exit(result > 0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    printf("int 0x80: %s\n", WIFSIGNALED(status) ? "killed" : "not killed");
 }
 
 int main(int argc, char **argv)
@@ -184,6 +199,7 @@ int main(int argc, char **argv)
         { "space", want_address_space }, { "noreserve", want_noreserve }, { "shared", want_shared },
         { "fork", want_fork }, { "children", want_children }, { "lock", want_lock }, { "maps", want_maps },
         { "executable", want_executable }, { "bypass", want_bypass },
+        { "old-entry", want_old_entry },
     };
     for (size_t i = 0; argc == 2 && i < sizeof ways / sizeof *ways; i++) {
         if (strcmp(ways[i].name, argv[1]) == 0) {

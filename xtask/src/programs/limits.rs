@@ -197,12 +197,12 @@ fn wx_node(lab: &Lab) -> Result<()> {
 
 fn bypasses(lab: &Lab) -> Result<()> {
     let said = budget(lab, &["--commit-limit", "256M"], "bypass")?;
-    for call in ["io_uring_setup", "userfaultfd", "ptrace"] {
+    for call in ["io_uring_setup", "userfaultfd", "ptrace", "x32"] {
         let line = said.lines().find(|line| line.starts_with(call)).context("a call is missing")?;
         let errno = line.rsplit(' ').next().unwrap_or_default();
         ensure!(["ENOSYS", "EPERM"].contains(&errno), "{line}: neither ENOSYS nor EPERM, so it was not refused");
     }
-    Ok(())
+    ensure_says(&budget(lab, &["--commit-limit", "256M"], "old-entry")?, &["int 0x80: killed"])
 }
 
 fn report_json(lab: &Lab) -> Result<()> {
