@@ -81,7 +81,7 @@ fn core_on_bare_target() -> Result<Verdict> {
 }
 
 fn documentation() -> Result<Verdict> {
-    finish(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    finish(cargo().args(["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// The cases count themselves, in `steps`.

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Behaviour] = &[
     Behaviour { name: "warden-sigterm", check: |lab| signal_reaches_guest(lab, Signal::SIGTERM), ..PLAIN },
     Behaviour { name: "warden-sigint", check: |lab| signal_reaches_guest(lab, Signal::SIGINT), ..PLAIN },
     Behaviour { name: "warden-sighup", check: |lab| signal_reaches_guest(lab, Signal::SIGHUP), ..PLAIN },
+    Behaviour { name: "terminal", needs: &["python3", "bash"], files: &["terminal.py"], check: terminal },
     Behaviour { name: "on-exit-kill", check: on_exit_kill, ..PLAIN },
     Behaviour { name: "on-exit-wait", check: on_exit_wait, ..PLAIN },
 ];
@@ -120,6 +121,18 @@ fn signal_reaches_guest(lab: &Lab, signal: Signal) -> Result<()> {
     let job = start_until_ready(lab, &["bash", "-c", "touch ready; exec sleep 1000"])?;
     job.signal(signal)?;
     ensure_end(&job.finish(SHORT)?, Ended::Killed(signal as i32), "")
+}
+
+/// Ctrl-Z, fg and ctrl-C at a shell, first natively and then with pagewarden between shell and program.
+fn terminal(lab: &Lab) -> Result<()> {
+    let warden = lab.warden()?.to_string_lossy().into_owned();
+    for front in [&[][..], &[&warden, "run", "--"]] {
+        let argv = [&["python3", "terminal.py"], front].concat();
+        let outcome = Job::start(&mut lab.command(Side::Native, User::Same, &argv)?)?.finish(SHORT)?;
+        ensure!(outcome.ended == Ended::Code(0), "in front of the program {front:?}: {}", outcome.describe());
+        ensure!(outcome.survivors.is_empty(), "processes are left behind: {}", outcome.survivors.join("; "));
+    }
+    Ok(())
 }
 
 fn on_exit_kill(lab: &Lab) -> Result<()> {
