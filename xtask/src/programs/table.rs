@@ -65,6 +65,24 @@ pub(crate) const PROGRAMS: &[Program] = &[
         ..PLAIN
     },
     Program {
+        name: "c-forks",
+        needs: &["gcc"],
+        files: &["forks.c"],
+        prepare: &["gcc", "-O1", "-pthread", "-o", "forks", "forks.c"],
+        argv: &["./forks"],
+        says: "exec with 4001 arguments",
+        ..PLAIN
+    },
+    Program {
+        name: "c-forks-static",
+        needs: &["gcc"],
+        files: &["forks.c"],
+        prepare: &["gcc", "-O1", "-static", "-pthread", "-o", "forks", "forks.c"],
+        argv: &["./forks"],
+        says: "exec with 4001 arguments",
+        ..PLAIN
+    },
+    Program {
         name: "c-signals",
         needs: &["gcc"],
         files: &["signals.c"],
