@@ -37,6 +37,7 @@ pub(crate) fn run() -> Result<()> {
     if !problems.is_empty() {
         bail!("{} problems in {} files\n{}", problems.len(), files.len(), problems.join("\n"));
     }
+    println!("          {} files are tidy", files.len());
     Ok(())
 }
 
