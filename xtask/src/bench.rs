@@ -193,6 +193,7 @@ fn calls_per_second(report: &str) -> Result<f64> {
     let report: Value = serde_json::from_str(report)?;
     let calls = report["calls"].as_f64().context("the report has no calls")?;
     let seconds = report["seconds"].as_f64().context("the report has no seconds")?;
+    ensure!(seconds > 0.0, "the report says that it took {seconds} seconds");
     Ok(calls / seconds)
 }
 
@@ -230,5 +231,6 @@ mod tests {
         );
         assert!((calls_per_second(r#"{"calls": 50, "seconds": 0.5}"#).unwrap() - 100.0).abs() < 1e-9);
         assert!(calls_per_second(r#"{"calls": 50}"#).is_err());
+        assert!(calls_per_second(r#"{"calls": 0, "seconds": 0}"#).is_err());
     }
 }
