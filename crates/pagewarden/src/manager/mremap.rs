@@ -124,10 +124,12 @@ fn check_region(space: &Space, remap: &Remap, entry: &Entry<'_>) -> Result<(), R
     if remap.flags.contains(RemapFlags::DONT_UNMAP) && region.flags.intersects(UNGROWABLE) {
         return Err(Errno::Inval.into());
     }
-    if remap.old_len > extent_end(space, entry) - remap.addr {
+    // A tail that is cut off first may lie in other regions, or nowhere.
+    let moved_len = remap.old_len.min(remap.new_len);
+    if moved_len > extent_end(space, entry) - remap.addr {
         return Err(Errno::Fault.into());
     }
-    if remap.new_len == remap.old_len {
+    if moved_len == remap.new_len {
         return Ok(());
     }
     let offset = region.page_offset(VirtAddr::new(remap.addr));
@@ -250,8 +252,7 @@ fn find_place(space: &Space, remap: &Remap, region: &Region) -> Result<VirtAddr,
         _ => HugeAlignment::Never,
     };
     let offset = match region.backing {
-        // The kernel counts private anonymous pages from address 0.
-        Backing::Anonymous => remap.addr,
+        Backing::Anonymous => 0,
         Backing::Object(_) => region.page_offset(VirtAddr::new(remap.addr)) << PAGE_SHIFT,
     };
     find(

@@ -77,7 +77,7 @@ pub(super) fn find(space: &Space, wanted: &PlaceRequest) -> Result<VirtAddr, Err
         return Err(Errno::Inval);
     }
     let may_map_low = space.config.privileges.contains(Privileges::MAP_LOW);
-    if addr < space.config.layout.min_addr.as_u64() && !may_map_low {
+    if addr < space.config.layout.min_fixed_addr.as_u64() && !may_map_low {
         return Err(Errno::Perm);
     }
     Ok(VirtAddr::new(addr))
