@@ -19,7 +19,7 @@ use crate::prot::Prot;
 bitflags::bitflags! {
     /// What mmap(2) must know of an open file besides its object.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-    pub struct FileTraits: u16 {
+    pub struct FileTraits: u8 {
         /// Opened for reading (`FMODE_READ`).
         const READABLE = 1 << 0;
         /// Opened for writing (`FMODE_WRITE`).
@@ -30,14 +30,12 @@ bitflags::bitflags! {
         const APPEND_ONLY = 1 << 3;
         /// Cannot be mapped: a directory, a pipe, a socket.
         const NOT_MAPPABLE = 1 << 4;
-        /// The file system places large maps on huge-page boundaries (ext4, xfs, btrfs).
-        const HUGE_ALIGNED = 1 << 5;
         /// Lies on a file system of huge pages.
-        const HUGE_PAGES = 1 << 6;
+        const HUGE_PAGES = 1 << 5;
         /// A regular file, whose offsets are signed.
-        const REGULAR = 1 << 7;
+        const REGULAR = 1 << 6;
         /// The file system knows `MAP_SYNC` (ext4, xfs), whether or not this file can do it.
-        const SYNC = 1 << 8;
+        const SYNC = 1 << 7;
     }
 }
 

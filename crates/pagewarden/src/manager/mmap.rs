@@ -174,8 +174,7 @@ const fn round_up(len: u64, to: u64) -> u64 {
 
 fn huge_alignment(call: &MmapRequest) -> HugeAlignment {
     match &call.source {
-        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_ALIGNED) => HugeAlignment::Always,
-        MapSource::File(_) => HugeAlignment::Never,
+        MapSource::File(file) => HugeAlignment::of(&file.object),
         MapSource::Anonymous if call.flags.contains(MapFlags::SHARED) => HugeAlignment::Never,
         MapSource::Anonymous => HugeAlignment::WholeOnly,
     }

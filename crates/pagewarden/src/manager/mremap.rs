@@ -21,6 +21,7 @@ use super::space::{Space, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{MremapRequest, RemapFlags};
+use crate::object::ObjectKind;
 use crate::provider::{Op, Source, Target};
 use crate::region::{Backing, Region, RegionFlags};
 use crate::vmmap::Entry;
@@ -247,10 +248,7 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
 /// Where the pages go (`vrm_set_new_addr`).
 fn find_place(space: &Space, remap: &Remap, region: &Region) -> Result<VirtAddr, Errno> {
     let is_fixed = remap.flags.contains(RemapFlags::FIXED);
-    let alignment = match (&region.backing, region.is_shared()) {
-        (Backing::Anonymous, false) => HugeAlignment::WholeOnly,
-        _ => HugeAlignment::Never,
-    };
+    let alignment = region.object().map_or(HugeAlignment::WholeOnly, |object| HugeAlignment::of(object));
     let offset = match region.backing {
         Backing::Anonymous => 0,
         Backing::Object(_) => region.page_offset(VirtAddr::new(remap.addr)) << PAGE_SHIFT,
@@ -324,8 +322,13 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
     draft.lock_errno(Errno::Again);
     let range = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len).ok_or(Errno::Fault)?;
     let mut outcome: Result<u64, Refusal> = Err(Errno::Fault.into());
-    for (part, _) in parts(&space.state.map, range) {
-        if outcome.is_err() && part.start() != range.start() {
+    for (part, region) in parts(&space.state.map, range) {
+        let is_first = outcome.is_err();
+        if is_first && part.start() != range.start() {
+            break;
+        }
+        if !may_move_along(region) && (!is_first || part.end() < range.end()) {
+            outcome = Err(Errno::Fault.into());
             break;
         }
         let piece = Remap {
@@ -343,9 +346,15 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
             outcome = Err(refusal);
             break;
         }
-        if outcome.is_err() {
+        if is_first {
             outcome = moved;
         }
     }
     draft.finish(outcome)
+}
+
+/// Whether a region may move together with others: not if its backing has a say in where it goes
+/// (`vma_multi_allowed`).
+fn may_move_along(region: &Region) -> bool {
+    !region.object().is_some_and(|object| matches!(object.kind(), ObjectKind::SysV(_) | ObjectKind::Device(_)))
 }
