@@ -11,37 +11,67 @@ use pagewarden_linux::{OnExit, RunOptions, Verify};
 use crate::run::status;
 use crate::size;
 
+// Each paragraph is one line: clap breaks it where the terminal ends.
+const HELP: &str = "\
+Examples:
+  pagewarden run --commit-limit 512M -- python3 server.py
+  pagewarden run --report make -j4
+  pagewarden vmmap 1234
+
+See 'pagewarden run --help' and 'pagewarden vmmap --help' for all options.";
+
 const RUN_HELP: &str = "\
-Everything from PROGRAM on belongs to the program; options of pagewarden stand before it.
-SIZE is a whole number of bytes with an optional unit: 4096, 64K, 512M, 2G, 1T (powers of 1024; KiB, MiB, ... mean
-the same). FILE is a path; - is standard error. Standard input and output belong to the program alone.
+Options of pagewarden stand before PROGRAM; everything after it belongs to the program.
+
+SIZE is a whole number of bytes with an optional unit: 4096, 64K, 512M, 2G, 1T. Units are powers of 1024; KiB, MiB, GiB \
+and TiB mean the same.
+
+FILE is a path, emptied before the program starts; - is standard error. Standard input and output belong to the \
+program alone; whatever pagewarden prints goes to standard error.
 
 Exit status:
-  the program's own; if a signal ends the program, the same signal ends pagewarden (128 + its number if it cannot)
+  The program's own. If a signal ends the program, the same signal ends pagewarden (or 128 + its number, if it cannot).
   123  --verify found a difference
-  125  pagewarden itself failed, or was called wrongly
+  125  pagewarden failed or was called wrongly, or FILE could not be written
   126  PROGRAM is there but cannot be run
   127  PROGRAM was not found
 
 Examples:
-  pagewarden run --commit-limit 512M -- python3 server.py
-      malloc fails (ENOMEM) at 512 MiB instead of the program being killed; address space is free
-  pagewarden run --report make -j4
-      what each process mapped, committed and was refused
-  pagewarden run --wx deny --report-json report.json -- ./untrusted --its-own-option
-  pagewarden run --trace calls.jsonl -- sqlite3 test.db 'select 1'";
+  Let malloc fail at 512 MiB instead of being killed; address space stays free:
+    pagewarden run --commit-limit 512M -- python3 server.py
+  See what each process of a build committed and what it was refused:
+    pagewarden run --report make -j4
+  No memory that is writable and executable, and a report for a script:
+    pagewarden run --wx deny --report-json out.json -- ./untrusted
+  Each memory call as a line of JSON:
+    pagewarden run --trace calls.jsonl -- sqlite3 :memory: 'select 1'";
 
 const VMMAP_HELP: &str = "\
-Kinds: heap (program break), stack (first thread), anonymous, reserved (anonymous, no access), shared (anonymous,
-memfd or System V), file, device, kernel (vdso and the like). PROT is as in /proc/PID/maps: p private, s shared.
-Sizes are in powers of 1024. With --json they are in bytes and addresses are hexadecimal text.
+PROT is as in /proc/PID/maps: read, write, execute, then p for private or s for shared. RESIDENT (RSS) is what is in \
+memory, PRIV DIRTY what only this process has and has written to. Sizes are in powers of 1024.
 
-Exit status: 0; 1 if there is no map to show (no such process, no permission, kernel thread, zombie); 2 if called
-wrongly.
+Kinds:
+  heap       memory of the program break
+  stack      the stack of the first thread
+  anonymous  private memory without a file
+  reserved   the same, with no access: address space put aside, or a guard
+  shared     memory that processes share: anonymous, memfd or System V
+  file       a file of a file system
+  device     a device or another object of the kernel
+  kernel     pages that the kernel gives every process, such as the vdso
+
+With --json, sizes are in bytes, addresses are hexadecimal text, and what the kernel does not tell is null.
+
+The width is that of the terminal (COLUMNS overrides it). If the output is no terminal, names are not shortened.
+
+Exit status:
+  0  the map was shown
+  1  there is none: no such process, no permission, a kernel thread, a zombie
+  2  called wrongly
 
 Examples:
   pagewarden vmmap $$
-  pagewarden vmmap --wide 1234 | grep libc
+  pagewarden vmmap 1234 | grep libc
   pagewarden vmmap --json 1234 | jq '.totals[] | {kind, resident}'";
 
 #[derive(Parser)]
@@ -50,7 +80,7 @@ Examples:
     version,
     max_term_width = 120,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true, after_help = HELP
 )]
 /// Run a Linux program under a memory budget, and see the map of its memory
 struct Cli {
@@ -89,6 +119,9 @@ pub(crate) struct RunArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Most committed memory of the whole process tree; past it calls fail with ENOMEM
+    ///
+    /// Private writable memory counts as soon as it is mapped, touched or not; so do shared anonymous memory, memfds and
+    /// System V segments. Address space without access (PROT_NONE) and files that are only read cost nothing.
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     commit_limit: Option<u64>,
     /// Most address space of the whole process tree, whether it costs memory or not
@@ -106,7 +139,7 @@ struct LimitArgs {
 #[command(next_help_heading = "Policy")]
 struct PolicyArgs {
     /// Memory that is writable and executable, at once or one after the other
-    #[arg(long, value_name = "RULE", default_value = "allow", hide_possible_values = false)]
+    #[arg(long, value_name = "RULE", default_value = "allow")]
     wx: Wx,
     /// What a fork charges for the child's private writable memory
     #[arg(long, value_name = "RULE", default_value = "full")]

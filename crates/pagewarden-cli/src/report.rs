@@ -17,6 +17,8 @@ const PROCESSES_MAX: usize = 20;
 const WIDTH_DEFAULT: usize = 100;
 /// Columns of the bar that shows how much of the limit was used.
 const BAR_WIDTH: u64 = 24;
+/// Blanks before everything under a title.
+const INDENT: u16 = 2;
 /// No column of names is narrower.
 const NAME_WIDTH_MIN: usize = 10;
 
@@ -67,7 +69,7 @@ fn sums(report: &Report) -> String {
     }
     if let Some(largest) = report.processes.iter().max_by_key(|process| process.resident_peak) {
         let whose = if report.processes.len() > 1 {
-            paint(FAINT, format_args!("  (the largest process, {})", largest.pid))
+            paint(FAINT, format_args!("  (the largest process, pid {})", largest.pid))
         } else {
             String::new()
         };
@@ -173,7 +175,7 @@ fn processes(report: &Report, width: usize) -> String {
     };
     let name_width = name_room(&columns, &rows(0), width);
     let title = if left_out > 0 { "Processes that committed most, peaks of each" } else { "Processes, peaks of each" };
-    let mut text = section(title) + &table(&columns, rows(name_width));
+    let mut text = section(title) + &table(&columns, INDENT, rows(name_width));
     if left_out > 0 {
         let more = format!("  and {} more: --report-json has them all", count(u64::try_from(left_out).unwrap_or(0)));
         text.push_str(&paint(FAINT, more));
@@ -229,7 +231,7 @@ fn calls(report: &Report) -> String {
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.sort_by_key(|(_, (times, _))| std::cmp::Reverse(*times));
     let rows = sums.into_iter().map(|(call, (times, refused))| vec![name(call), count(times), count(refused)]);
-    section("Calls") + &table(&[Column::Left("CALL"), Column::Right("COUNT"), Column::Right("REFUSED")], rows)
+    section("Calls") + &table(&[Column::Left("CALL"), Column::Right("COUNT"), Column::Right("REFUSED")], INDENT, rows)
 }
 
 /// What was refused, and why; the most frequent first.
@@ -248,7 +250,7 @@ fn refusals(report: &Report) -> String {
         .into_iter()
         .map(|((call, errno, reason), times)| vec![name(call), count(times), name(errno), name(reason)]);
     let columns = [Column::Left("CALL"), Column::Right("COUNT"), Column::Left("ANSWER"), Column::Left("WHY")];
-    section("Refused") + &table(&columns, rows)
+    section("Refused") + &table(&columns, INDENT, rows)
 }
 
 fn section(title: &str) -> String {

@@ -65,18 +65,25 @@ const fn is_direction_mark(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `name` in at most `width` columns: the middle gives way first, and of a path the file name goes last.
+/// `name` in at most `width` columns: of a path the middle of the folder gives way, then all of it, then the middle of
+/// the file name.
 pub(crate) fn elide(name: &str, width: usize) -> String {
     if name.width() <= width {
         return name.to_owned();
     }
-    let Some(room) = width.checked_sub(1) else {
-        return String::new();
-    };
-    let file_width = name.rfind('/').map_or(0, |slash| name[slash..].width());
-    let tail_width = if (1..=room).contains(&file_width) { file_width } else { room.div_ceil(2) };
-    let (head, tail) = (head_of(name, room - tail_width), tail_of(name, tail_width));
-    format!("{head}…{tail}")
+    let (folder, file) = name.rfind('/').map_or(("", name), |slash| name.split_at(slash));
+    match width.checked_sub(1 + file.width()) {
+        Some(room) if !folder.is_empty() => format!("{}…{file}", head_of(folder, room)),
+        _ => cut_middle(file.strip_prefix('/').unwrap_or(file), width),
+    }
+}
+
+fn cut_middle(text: &str, width: usize) -> String {
+    match width.checked_sub(1) {
+        _ if text.width() <= width => text.to_owned(),
+        Some(room) => format!("{}…{}", head_of(text, room / 2), tail_of(text, room.div_ceil(2))),
+        None => String::new(),
+    }
 }
 
 /// `text` in at most `width` columns: the end gives way, as of a command line.
@@ -124,8 +131,8 @@ impl Column {
     }
 }
 
-/// A plain table: two blanks before each column, bold heads, no lines.
-pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// A plain table: bold heads, no lines, `indent` blanks before the first column.
+pub(crate) fn table(columns: &[Column], indent: u16, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -135,7 +142,7 @@ pub(crate) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Strin
     }
     for (column, wanted) in table.column_iter_mut().zip(columns) {
         column.set_cell_alignment(wanted.parts().1);
-        column.set_padding((2, 0));
+        column.set_padding((if column.index == 0 { indent } else { 2 }, 0));
     }
     let mut lines = table.lines().map(|line| line.trim_end().to_owned());
     let head = lines.next().map(|head| paint(HEAD, head)).unwrap_or_default();
@@ -157,7 +164,8 @@ mod tests {
         assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 20), "/usr/lib/…/libc.so.6");
         assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 12), "/…/libc.so.6");
         assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 11), "…/libc.so.6");
-        assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 10), "/usr….so.6");
+        assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 10), "libc.so.6");
+        assert_eq!(elide("/usr/lib/x86_64-linux-gnu/libc.so.6", 8), "lib…so.6");
         assert_eq!(elide("[anon:a long name of an arena]", 11), "[anon…rena]");
     }
 
@@ -196,7 +204,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_has_no_blanks_at_the_end() {
         let rows = [vec!["mmap".to_owned(), "1,234".to_owned()], vec!["brk".to_owned(), "5".to_owned()]];
-        let text = table(&[Column::Left("CALL"), Column::Right("COUNT")], rows);
+        let text = table(&[Column::Left("CALL"), Column::Right("COUNT")], 2, rows);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(plain, "  CALL  COUNT\n  mmap  1,234\n  brk       5\n");
         assert!(text.starts_with("\x1b[1m  CALL  COUNT\x1b[0m\n"));

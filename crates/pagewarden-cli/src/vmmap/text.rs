@@ -118,8 +118,9 @@ impl Sheet {
     }
 
     fn row(&self, mapping: &Mapping, previous: Option<&Mapping>) -> String {
-        let mut row = Row { text: String::new(), columns: 0, gap: self.gap };
+        let mut row = Row::new(self.gap);
         row.push(Style::new(), &format!("{:<1$}", bounds(mapping), self.address_width));
+        row.late = row.columns - self.address_width;
         for column in &self.figures {
             let figure = (column.figure)(mapping);
             let style = if figure == Some(0) { FAINT } else { Style::new() };
@@ -130,19 +131,18 @@ impl Sheet {
         if self.with_offset {
             row.push(FAINT, &format!("{:08x}", mapping.offset));
         }
-        if self.with_kind {
-            row.push(KIND, &format!("{:<9}", mapping.kind().name()));
+        let nameless = mapping.name.is_empty();
+        let kind = mapping.kind().name();
+        if nameless {
+            row.push(KIND, kind);
+        } else if self.with_kind {
+            row.push(KIND, &format!("{kind:<9}"));
         }
-        let room = self.width.map(|width| width.saturating_sub(row.columns + self.gap.len()).max(NAME_WIDTH_MIN));
-        if mapping.name.is_empty() {
-            if !self.with_kind {
-                row.push(KIND, mapping.kind().name());
-            }
-        } else {
+        if !nameless {
+            let room = self.width.map(|width| width.saturating_sub(row.columns + self.gap.len()).max(NAME_WIDTH_MIN));
             let repeats = previous.is_some_and(|previous| previous.name == mapping.name);
             row.push(if repeats { FAINT } else { Style::new() }, &name(mapping, room));
         }
-        row.text.truncate(row.text.trim_end().len());
         row.text + "\n"
     }
 }
@@ -152,11 +152,20 @@ struct Row {
     text: String,
     /// How many columns it takes on a terminal.
     columns: usize,
+    /// By how many columns a cell was too long; the blanks before the next cells make up for it.
+    late: usize,
     gap: &'static str,
 }
 
 impl Row {
+    const fn new(gap: &'static str) -> Self {
+        Self { text: String::new(), columns: 0, late: 0, gap }
+    }
+
     fn push(&mut self, style: Style, cell: &str) {
+        let spare = cell.len() - cell.trim_start().len();
+        let cell = &cell[spare.min(self.late)..];
+        self.late -= spare.min(self.late);
         if !self.text.is_empty() {
             self.text.push_str(self.gap);
             self.columns += self.gap.len();

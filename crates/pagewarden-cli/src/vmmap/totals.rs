@@ -59,7 +59,7 @@ pub(super) fn table(mappings: &[Mapping], width: Option<usize>) -> String {
         row
     };
     let rows = by_kind.iter().map(|(kind, total)| row(kind.name(), *total));
-    let text = style::table(&columns, rows.chain([row("total", all)]));
+    let text = style::table(&columns, 0, rows.chain([row("total", all)]));
     match text.trim_end().rsplit_once('\n') {
         Some((above, last)) => format!("{above}\n{}\n", paint(HEAD, last)),
         None => text,
