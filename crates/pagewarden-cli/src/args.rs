@@ -174,8 +174,8 @@ pub(crate) struct OutputArgs {
 
 #[derive(Args)]
 pub(crate) struct VmmapArgs {
-    /// The process
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    /// The number of the process
+    #[arg(value_parser = parse_pid)]
     pub(crate) pid: i32,
     /// Write the map as JSON, with every figure that the kernel gives
     #[arg(long, conflicts_with = "wide")]
@@ -257,6 +257,10 @@ impl PolicyArgs {
             },
         }
     }
+}
+
+fn parse_pid(text: &str) -> Result<i32, &'static str> {
+    text.parse().ok().filter(|pid| *pid > 0).ok_or("a process is given by its number, which ps shows")
 }
 
 /// The command line, or the status to exit with if it asks for help or makes no sense.
@@ -367,7 +371,8 @@ mod tests {
         assert!(refused(&["run", "--map-limit", "0", "x"]).contains("invalid value '0'"));
         assert!(refused(&["run", "--wx", "maybe", "x"]).contains("[possible values: allow, deny]"));
         assert!(refused(&["vmmap", "0"]).contains("invalid value '0'"));
-        assert!(refused(&["vmmap", "x"]).contains("invalid value 'x'"));
+        assert!(refused(&["vmmap", "x"]).contains("invalid value 'x' for '<PID>': a process is given by its number"));
+        assert!(refused(&["vmmap", "2147483648"]).contains("invalid value '2147483648'"));
         assert!(refused(&["vmmap", "1", "--json", "--wide"]).contains("cannot be used with"));
     }
 }
