@@ -1,4 +1,5 @@
 //! The built command, seen from outside: what it prints where, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -152,6 +152,26 @@ fn nonsense_is_an_error_that_names_the_line() {
 }
 
 #[test]
+fn a_list_that_was_cut_or_damaged_anywhere_is_read_or_refused() {
+    let check = |text: &[u8]| {
+        if let Ok(mappings) = parse(text) {
+            assert!(mappings.iter().all(|mapping| mapping.start < mapping.end && mapping.size() > 0));
+        }
+    };
+    for index in 0..MODERN.len() {
+        check(&MODERN[..index]);
+        check(&MODERN[index..]);
+        for byte in [b'\n', b' ', b':', b'-', b'f', b'9', b'\\', 0, 0xff] {
+            let mut damaged = MODERN.to_vec();
+            damaged[index] = byte;
+            check(&damaged);
+        }
+    }
+    let refused = (0..MODERN.len()).filter(|index| parse(&MODERN[..*index]).is_err()).count();
+    assert!(refused > 0, "a first line that was cut short is no mapping");
+}
+
+#[test]
 fn life_and_death_by_the_status_file() {
     let life = Life::from_status;
     assert_eq!(life("Name:\tx\nState:\tS (sleeping)\nKthread:\t0\nVmSize:\t 10 kB\n"), Life::Alive);
