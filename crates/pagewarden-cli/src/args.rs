@@ -169,7 +169,7 @@ pub(crate) struct OutputArgs {
     pub(crate) vmmap_at_exit: bool,
     /// Compare the manager's map with the host's after each memory call; the first difference ends the run
     #[arg(long)]
-    verify: bool,
+    pub(crate) verify: bool,
 }
 
 #[derive(Args)]

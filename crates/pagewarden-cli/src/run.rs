@@ -53,15 +53,37 @@ fn start(options: &RunOptions, observer: Option<&mut dyn Observer>) -> Result<Ru
 
 /// Does what `asked` says; does not return if a signal ended the program.
 pub(crate) fn run(asked: &RunArgs) -> ExitCode {
-    match supervise(&asked.options(), &asked.output) {
-        Ok((outcome, Written::Everything)) => end_as(&outcome),
-        Ok((outcome, Written::Partly)) if outcome.exit == Exit::Code(0) && outcome.difference.is_none() => {
-            ExitCode::from(status::OWN_FAILURE)
-        }
-        Ok((outcome, Written::Partly)) => end_as(&outcome),
+    let ending = match supervise(&asked.options(), &asked.output) {
+        Ok((outcome, written)) => Ending::new(&outcome, written),
         Err(failure) => {
             say(&failure);
-            ExitCode::from(failure.status())
+            Ending::Status(failure.status())
+        }
+    };
+    match ending {
+        Ending::Status(status) => ExitCode::from(status),
+        Ending::Signal(signal) => {
+            signal_death::die_by(signal);
+            ExitCode::from(status::SIGNAL.wrapping_add(signal.to_le_bytes()[0]))
+        }
+    }
+}
+
+/// How we end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Status(u8),
+    Signal(i32),
+}
+
+impl Ending {
+    fn new(outcome: &RunOutcome, written: Written) -> Self {
+        match outcome.exit {
+            _ if outcome.difference.is_some() => Self::Status(status::DIFFERENCE),
+            Exit::Code(0) if written == Written::Partly => Self::Status(status::OWN_FAILURE),
+            // The host keeps the low eight bits of an exit status.
+            Exit::Code(code) => Self::Status(code.to_le_bytes()[0]),
+            Exit::Signal(signal) => Self::Signal(signal),
         }
     }
 }
@@ -88,40 +110,24 @@ fn supervise(options: &RunOptions, output: &OutputArgs) -> Result<(RunOutcome, W
     note(output.trace.as_deref(), trace.map_or(Ok(()), Trace::finish));
     let outcome = outcome?;
     note(output.report_json.as_deref(), json_file.map_or(Ok(()), |file| report::write_json(file, &outcome.report)));
-    tell(&outcome, output);
+    print(&summary(&outcome, output, style::error_width()));
     Ok((outcome, written))
 }
 
-/// What is printed at the end, all of it on standard error.
-fn tell(outcome: &RunOutcome, output: &OutputArgs) {
+/// What is printed at the end, on standard error; what a user must not miss comes last.
+fn summary(outcome: &RunOutcome, output: &OutputArgs, width: Option<usize>) -> String {
+    let mut text = String::new();
     if output.vmmap_at_exit {
-        for process in &outcome.report.processes {
-            print(&vmmap::at_exit(process, style::error_width()));
-        }
+        text.extend(outcome.report.processes.iter().map(|process| vmmap::at_exit(process, width)));
     }
     if output.report {
-        print(&report::render(&outcome.report, outcome.exit, style::error_width()));
+        text.push_str(&report::render(&outcome.report, outcome.exit, width));
     }
-    for hint in &outcome.hints {
-        say(hint);
-    }
+    text.extend(outcome.hints.iter().map(line));
     if let Some(difference) = &outcome.difference {
-        say(format_args!("the manager and the host do not agree: {difference}"));
+        text.push_str(&line(format_args!("the manager and the host do not agree: {difference}")));
     }
-}
-
-fn end_as(outcome: &RunOutcome) -> ExitCode {
-    if outcome.difference.is_some() {
-        return ExitCode::from(status::DIFFERENCE);
-    }
-    match outcome.exit {
-        // The host keeps the low eight bits of an exit status.
-        Exit::Code(code) => ExitCode::from(code.to_le_bytes()[0]),
-        Exit::Signal(signal) => {
-            signal_death::die_by(signal);
-            ExitCode::from(status::SIGNAL.wrapping_add(signal.to_le_bytes()[0]))
-        }
-    }
+    text
 }
 
 /// `path` to write to, emptied; `-` is standard error. The program does not inherit it: the library opens files
@@ -134,12 +140,91 @@ fn create(path: &Path) -> Result<Box<dyn Write>, Failure> {
     Ok(Box::new(file))
 }
 
-/// A line of our own on standard error.
+/// A line in our own name.
+fn line(message: impl Display) -> String {
+    format!("{} {message}\n", style::paint(style::HEAD, "pagewarden:"))
+}
+
 fn say(message: impl Display) {
-    print(&format!("{} {message}\n", style::paint(style::HEAD, "pagewarden:")));
+    print(&line(message));
 }
 
 /// Nobody is left to be told if standard error is closed.
 fn print(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use pagewarden_linux::{ProcessReport, Report, Usage};
+
+    use super::*;
+
+    fn outcome(exit: Exit) -> RunOutcome {
+        let process = ProcessReport {
+            pid: 9,
+            parent: 1,
+            program: "/bin/prog".to_owned(),
+            exit: Some(exit),
+            usage: Usage::default(),
+            resident_peak: 0,
+            calls: std::collections::BTreeMap::new(),
+            refused: Vec::new(),
+            map_at_exit: Some("1000-2000 rw-p 0 0:0 0".to_owned()),
+        };
+        let report = Report {
+            usage: Usage::default(),
+            commit_limit: None,
+            processes: vec![process],
+            processes_peak: 1,
+            seconds: 1.0,
+            calls: 0,
+        };
+        RunOutcome { exit, report, difference: None, hints: vec!["first".to_owned(), "second".to_owned()] }
+    }
+
+    #[test]
+    fn a_difference_outranks_the_program_and_the_program_outranks_a_file() {
+        let ending = |exit, written| Ending::new(&outcome(exit), written);
+        assert_eq!(ending(Exit::Code(0), Written::Everything), Ending::Status(0));
+        assert_eq!(ending(Exit::Code(0), Written::Partly), Ending::Status(125));
+        assert_eq!(ending(Exit::Code(3), Written::Partly), Ending::Status(3));
+        assert_eq!(ending(Exit::Code(0x1_02), Written::Everything), Ending::Status(2));
+        assert_eq!(ending(Exit::Code(-1), Written::Everything), Ending::Status(255));
+        assert_eq!(ending(Exit::Signal(11), Written::Partly), Ending::Signal(11));
+        for exit in [Exit::Code(0), Exit::Code(3), Exit::Signal(9)] {
+            let differing = RunOutcome { difference: Some("x".to_owned()), ..outcome(exit) };
+            assert_eq!(Ending::new(&differing, Written::Everything), Ending::Status(123));
+        }
+    }
+
+    #[test]
+    fn failures_have_the_statuses_of_env() {
+        let source = || io::Error::from_raw_os_error(1);
+        let program = || "x".to_owned();
+        let status = |error: RunError| Failure::Run(error).status();
+        assert_eq!(status(RunError::NotFound { program: program() }), 127);
+        assert_eq!(status(RunError::NotExecutable { program: program(), source: source() }), 126);
+        assert_eq!(status(RunError::NoTrace { program: program(), source: source() }), 125);
+        assert_eq!(status(RunError::Host { what: "waiting", source: source() }), 125);
+        let small = RunError::LimitTooSmall { limit: "--commit-limit", given: 1, needed: 2, program: program() };
+        assert_eq!(status(small), 125);
+    }
+
+    #[test]
+    fn the_summary_has_what_was_asked_for_in_order() {
+        let outcome = RunOutcome { difference: Some("1000-2000 is missing".to_owned()), ..outcome(Exit::Code(0)) };
+        let text = |output: &OutputArgs| anstream::adapter::strip_str(&summary(&outcome, output, Some(80))).to_string();
+        let always = "pagewarden: first\npagewarden: second\n\
+                      pagewarden: the manager and the host do not agree: 1000-2000 is missing\n";
+        let mut output =
+            OutputArgs { report: false, report_json: None, trace: None, vmmap_at_exit: false, verify: true };
+        assert_eq!(text(&output), always);
+        output.vmmap_at_exit = true;
+        assert!(text(&output).starts_with("9: /bin/prog, the manager's map at its end\n"));
+        output.report = true;
+        let all = text(&output);
+        let places = ["map at its end", "pagewarden report:", always].map(|part| all.find(part).unwrap());
+        assert!(places.is_sorted(), "{all}");
+    }
 }
