@@ -225,9 +225,6 @@ pub enum ReadError {
     /// It ended during the reading.
     #[error("process {0} ended while its map was read")]
     Ended(i32),
-    /// It has nothing mapped.
-    #[error("process {0} has nothing mapped")]
-    Empty(i32),
     /// The host's list is not as documented.
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -251,14 +248,15 @@ pub fn read(pid: i32) -> Result<Vec<Mapping>, ReadError> {
         other => other,
     };
     let text = text.map_err(|error| explain(pid, error))?;
+    // Asked after the reading, so that a list which ends early because the process did is noticed.
     let life =
         fs::read_to_string(format!("/proc/{pid}/status")).map_or(Life::Gone, |status| Life::from_status(&status));
     match (life, text.is_empty()) {
         (Life::Alive, false) => Ok(parse(&text)?),
-        (Life::Alive, true) => Err(ReadError::Empty(pid)),
         (Life::KernelThread, _) => Err(ReadError::KernelThread(pid)),
         (Life::Zombie, true) => Err(ReadError::Zombie(pid)),
-        (Life::Zombie, false) | (Life::Gone, _) => Err(ReadError::Ended(pid)),
+        // Nothing runs without a mapping: a live process that has none gave them up on its way out.
+        (Life::Alive, true) | (Life::Zombie, false) | (Life::Gone, _) => Err(ReadError::Ended(pid)),
     }
 }
 
