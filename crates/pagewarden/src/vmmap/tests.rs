@@ -448,7 +448,6 @@ fn nodes_are_well_filled_in_whatever_order_regions_come() {
         }
         map.check_invariants();
         assert_eq!(map.len() as u64, count);
-        std::eprintln!("BPR {}", bytes_per_region(&map));
         bytes_per_region(&map)
     };
     assert!(build(&|index| index) <= 60, "ascending");
