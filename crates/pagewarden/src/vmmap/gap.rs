@@ -6,7 +6,9 @@
 //! of the window cuts may be searched in vain, so a search visits at most two nodes of each height besides
 //! those on the way to the gap.
 
-use super::node::{Node, Slots};
+use core::ops::Range;
+
+use super::node::{Node, Slots, Spans};
 use super::{Direction, GapRequest, Vmmap};
 use crate::addr::PageRange;
 
@@ -32,29 +34,37 @@ impl Search {
     }
 
     /// The part of the gap between `slot` and the slot below it.
-    fn fit_below(&self, node: &Node, slot: usize) -> Option<Gap> {
-        self.fit(node.spans.end(slot - 1), node.spans.floor(slot, self.guard))
+    fn fit_below(&self, spans: &Spans, slot: usize) -> Option<Gap> {
+        self.fit(spans.end(slot - 1), spans.floor(slot, self.guard))
+    }
+
+    /// The slots that share a page with the window, and the one above them.
+    fn slots(&self, spans: &Spans) -> Range<usize> {
+        let last = spans.len() - 1;
+        let bottom = if spans.end(0) > self.window.low { 0 } else { spans.rank_end(self.window.low) };
+        let top = if spans.first(last) < self.window.end { last } else { spans.rank_first(self.window.end) };
+        bottom..top + 1
+    }
+
+    /// The child in `slot`, if it may have a gap that fits in the window.
+    fn child<'a>(&self, node: &'a Node, slot: usize) -> Option<&'a Node> {
+        match &node.slots {
+            Slots::Inner { gaps, children }
+                if gaps[slot] >= self.needed && node.spans.first(slot) < self.window.end =>
+            {
+                children[slot].as_deref()
+            }
+            _ => None,
+        }
     }
 
     /// The highest gap that fits between two regions under `node`.
     fn highest(&self, node: &Node) -> Option<Gap> {
-        let spans = &node.spans;
-        let above = spans.rank_first(self.window.end);
-        let bottom = spans.rank_end(self.window.low);
-        if above < spans.len()
-            && above > 0
-            && let Some(gap) = self.fit_below(node, above)
-        {
-            return Some(gap);
-        }
-        for slot in (bottom..above).rev() {
-            if let Some(gap) = self.within(node, slot, Self::highest) {
-                return Some(gap);
-            }
-            if slot > 0
-                && let Some(gap) = self.fit_below(node, slot)
-            {
-                return Some(gap);
+        for slot in self.slots(&node.spans).rev() {
+            let inside = self.child(node, slot).and_then(|child| self.highest(child));
+            let found = inside.or_else(|| if slot > 0 { self.fit_below(&node.spans, slot) } else { None });
+            if found.is_some() {
+                return found;
             }
         }
         None
@@ -62,28 +72,14 @@ impl Search {
 
     /// The lowest gap that fits between two regions under `node`.
     fn lowest(&self, node: &Node) -> Option<Gap> {
-        let spans = &node.spans;
-        let above = spans.rank_first(self.window.end);
-        let bottom = spans.rank_end(self.window.low);
-        for slot in bottom..above {
-            if slot > 0
-                && let Some(gap) = self.fit_below(node, slot)
-            {
-                return Some(gap);
-            }
-            if let Some(gap) = self.within(node, slot, Self::lowest) {
-                return Some(gap);
+        for slot in self.slots(&node.spans) {
+            let below = if slot > 0 { self.fit_below(&node.spans, slot) } else { None };
+            let found = below.or_else(|| self.lowest(self.child(node, slot)?));
+            if found.is_some() {
+                return found;
             }
         }
-        if above < spans.len() && above > 0 { self.fit_below(node, above) } else { None }
-    }
-
-    fn within(&self, node: &Node, slot: usize, search: impl Fn(&Self, &Node) -> Option<Gap>) -> Option<Gap> {
-        let Slots::Inner { gaps, children } = &node.slots else { return None };
-        if gaps[slot] < self.needed {
-            return None;
-        }
-        search(self, children[slot].as_deref()?)
+        None
     }
 }
 
