@@ -5,6 +5,7 @@
 //! * [`proc_maps`]: what the host says a process has mapped.
 
 pub mod options;
+pub mod oracle;
 pub mod report;
 
 pub use options::{OnExit, RunOptions, Verify};
