@@ -156,7 +156,9 @@ fn split(printed: &str) -> Vec<Transcript> {
         if line.starts_with("program ") {
             all.push(Transcript::default());
         } else if let Some(last) = all.last_mut() {
-            last.push(line.strip_prefix("end ").map_or(line, |end| end.split_once(' ').map_or(end, |(_, status)| status)));
+            last.push(
+                line.strip_prefix("end ").map_or(line, |end| end.split_once(' ').map_or(end, |(_, status)| status)),
+            );
         }
     }
     all
@@ -178,8 +180,8 @@ fn merge(first: &str, second: &str) -> Option<String> {
     let [first, second] = [region(first)?, region(second)?];
     let has_offsets = first.name.starts_with('/');
     let continues = if has_offsets { first.offset + (first.end - first.start) } else { first.offset };
-    let equal = first.end == second.start
-        && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
+    let equal =
+        first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
     let MapLine { start, perms, offset, name, .. } = first;
     equal.then(|| format!("map {start:x}-{:x} {perms} {offset:x} {name}", second.end))
 }

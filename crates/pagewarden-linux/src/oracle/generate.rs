@@ -56,7 +56,7 @@ impl Rng {
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
-    (110, Call::Munmap),
+    (70, Call::Munmap),
     (110, Call::Mprotect),
     (110, Call::Mremap),
     (50, Call::Brk),
@@ -131,6 +131,8 @@ struct Generator {
     rng: Rng,
     /// Page indexes in the window at which something has been made to begin or end.
     edges: Vec<u64>,
+    /// Ranges of pages in the window that a step has asked to be mapped.
+    mapped: Vec<(u64, u64)>,
     /// Steps whose answer may be an address.
     answers: Vec<u16>,
     next: u16,
@@ -138,7 +140,8 @@ struct Generator {
 
 /// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
 pub fn generate(seed: u64, steps: usize) -> Program {
-    let mut generator = Generator { rng: Rng::new(seed), edges: vec![0, 16, 24], answers: Vec::new(), next: 0 };
+    let mut generator =
+        Generator { rng: Rng::new(seed), edges: vec![0, 16, 24], mapped: Vec::new(), answers: Vec::new(), next: 0 };
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
     if generator.rng.chance(25) {
@@ -178,7 +181,7 @@ impl Generator {
                 Step::new(call, &[addr, Arg::Value(byte)])
             }
             Call::Read => Step::new(call, &[self.touched()]),
-            Call::Shmdt => Step::new(call, &[self.place()]),
+            Call::Shmdt => Step::new(call, &[self.attached()]),
             Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
             _ => self.over_range(call),
@@ -187,8 +190,7 @@ impl Generator {
 
     /// A call over a range, with at most one more word.
     fn over_range(&mut self, call: Call) -> Step {
-        let addr = self.place();
-        let len = self.length(addr);
+        let (addr, len) = self.range();
         let word = match call {
             Call::Mprotect => {
                 let prot = self.prot();
@@ -207,6 +209,9 @@ impl Generator {
     }
 
     fn mmap(&mut self) -> Step {
+        if self.rng.chance(25) {
+            return self.plain_mmap();
+        }
         let anonymous = self.rng.chance(65);
         let placement = self.rng.weighted(&[(55, 0x10), (12, 0x10_0000), (2, 0x10_0010), (31, 0)]);
         let addr = if placement == 0 && self.rng.chance(60) { Arg::Value(0) } else { self.place() };
@@ -224,8 +229,20 @@ impl Generator {
             self.answers.push(self.next);
         } else {
             self.note(addr, len);
+            self.note_mapped(addr, len);
         }
         let words = [addr, Arg::Value(len), Arg::Value(prot), Arg::Value(flags), Arg::File(file), Arg::Value(offset)];
+        Step::new(Call::Mmap, &words)
+    }
+
+    /// What programs mostly do: a few private anonymous pages.
+    fn plain_mmap(&mut self) -> Step {
+        let pages = 1 + self.rng.below(12);
+        let start = self.rng.below(48);
+        let (addr, len) = (window(start * PAGE), pages * PAGE);
+        self.note(addr, len);
+        self.note_mapped(addr, len);
+        let words = [addr, Arg::Value(len), Arg::Value(3), Arg::Value(0x32), Arg::File(FileKind::None)];
         Step::new(Call::Mmap, &words)
     }
 
@@ -257,8 +274,8 @@ impl Generator {
     }
 
     fn mremap(&mut self) -> Step {
-        let addr = self.place();
-        let old = if self.rng.chance(8) { 0 } else { self.length(addr) };
+        let (addr, len) = self.range();
+        let old = if self.rng.chance(8) { 0 } else { len };
         let new = match self.rng.below(10) {
             0..=1 => old,
             2..=4 => old.wrapping_add((1 + self.rng.below(4)) * PAGE),
@@ -266,7 +283,8 @@ impl Generator {
             _ => self.length(addr),
         };
         let new = if self.rng.chance(25) { old } else { new };
-        let flags = self.rng.weighted(&[(25, 0), (35, 1), (22, 3), (8, 5), (5, 7), (1, 2), (1, 4), (1, 6), (1, 8), (1, 11)]);
+        let flags =
+            self.rng.weighted(&[(25, 0), (35, 1), (22, 3), (8, 5), (5, 7), (1, 2), (1, 4), (1, 6), (1, 8), (1, 11)]);
         let target = if flags & 6 == 0 { Arg::Value(0) } else { self.place() };
         if flags & 2 == 0 && flags & 1 != 0 {
             self.answers.push(self.next);
@@ -274,6 +292,7 @@ impl Generator {
         self.note(addr, old);
         if flags & 2 != 0 {
             self.note(target, new);
+            self.note_mapped(target, new);
         }
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }
@@ -289,6 +308,7 @@ impl Generator {
             self.answers.push(self.next);
         } else {
             self.note(addr, 8 * PAGE);
+            self.note_mapped(addr, 8 * PAGE);
         }
         Step::new(Call::Shmat, &[addr, Arg::Value(flags)])
     }
@@ -313,7 +333,7 @@ impl Generator {
 
     fn signed_pages(&mut self, most: u64) -> i64 {
         let pages = i64::try_from(self.rng.below(most + 1) * PAGE).unwrap_or(0);
-        if self.rng.chance(45) { -pages } else { pages }
+        if self.rng.chance(40) { -pages } else { pages }
     }
 
     fn advice(&mut self) -> u64 {
@@ -322,7 +342,15 @@ impl Generator {
         let special = 100 + self.rng.below(4);
         let negative = (-1_i64).cast_unsigned();
         let guard = 102 + self.rng.below(2);
-        self.rng.weighted(&[(50, known), (25, 4), (5, unknown), (4, special), (12, guard), (2, negative), (2, 0x1_0000_0004)])
+        self.rng.weighted(&[
+            (50, known),
+            (25, 4),
+            (5, unknown),
+            (4, special),
+            (12, guard),
+            (2, negative),
+            (2, 0x1_0000_0004),
+        ])
     }
 
     fn prot(&mut self) -> u64 {
@@ -374,7 +402,7 @@ impl Generator {
 
     /// An address to touch: as for calls, and anywhere in the page.
     fn touched(&mut self) -> Arg {
-        match self.place() {
+        match self.range().0 {
             Arg::At(base, delta) => Arg::At(base, delta + self.rng.pick(&[0, 0, 8, 0xff8, 0xfff])),
             place => place,
         }
@@ -384,16 +412,40 @@ impl Generator {
         let edge = self.rng.pick(&self.edges);
         let shift = self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);
         let page = (edge + shift).saturating_sub(1).min(WINDOW_PAGES);
-        Arg::At(Base::Window, i64::try_from(page * PAGE).unwrap_or(0))
+        window(page * PAGE)
     }
 
     fn huge_boundary(&mut self) -> Arg {
         let delta = self.rng.below(WINDOW_PAGES * PAGE / HUGE) * HUGE;
-        Arg::At(Base::Window, i64::try_from(delta).unwrap_or(0))
+        window(delta)
     }
 
     fn window_delta(&mut self, pages: u64) -> i64 {
         i64::try_from(self.rng.below(pages) * PAGE).unwrap_or(0)
+    }
+
+    /// A range for a call on what is mapped: mostly within one that was mapped, from edge to edge.
+    fn range(&mut self) -> (Arg, u64) {
+        if self.mapped.is_empty() || self.rng.chance(40) {
+            let addr = self.place();
+            return (addr, self.length(addr));
+        }
+        let (start, end) = self.rng.pick(&self.mapped);
+        let pages = end - start;
+        let skip = if self.rng.chance(55) { 0 } else { self.rng.below(pages.min(16)) };
+        let rest = pages - skip;
+        let some = 1 + self.rng.below(rest.min(8));
+        let len = self.rng.weighted(&[(40, rest), (40, some), (8, rest + 1), (6, rest - 1), (6, rest + 8)]);
+        let bytes = if self.rng.chance(5) { 1 + self.rng.below(PAGE - 1) } else { 0 };
+        (window((start + skip) * PAGE), len * PAGE + bytes)
+    }
+
+    /// Where a segment may have been attached.
+    fn attached(&mut self) -> Arg {
+        if self.answers.is_empty() || self.rng.chance(50) {
+            return self.range().0;
+        }
+        Arg::At(Base::Answer(self.rng.pick(&self.answers)), 0)
     }
 
     /// A length for a range from `addr` on.
@@ -420,6 +472,19 @@ impl Generator {
         (pages > 0).then_some(pages * PAGE)
     }
 
+    /// Remembers that a range may be mapped now.
+    fn note_mapped(&mut self, addr: Arg, len: u64) {
+        let Arg::At(Base::Window, delta) = addr else { return };
+        let (Ok(start), Some(end)) = (u64::try_from(delta), addr_end(delta, len)) else { return };
+        let (start, end) = (start / PAGE, end / PAGE);
+        if start < end && end <= WINDOW_PAGES {
+            self.mapped.push((start, end));
+        }
+        if self.mapped.len() > 10 {
+            self.mapped.remove(0);
+        }
+    }
+
     /// Remembers the edges of a range.
     fn note(&mut self, addr: Arg, len: u64) {
         let Arg::At(Base::Window, delta) = addr else { return };
@@ -433,6 +498,16 @@ impl Generator {
             self.edges.drain(..self.edges.len() - 24);
         }
     }
+}
+
+/// An address in the window.
+fn window(bytes: u64) -> Arg {
+    Arg::At(Base::Window, i64::try_from(bytes).unwrap_or(0))
+}
+
+/// Where `len` bytes from `delta` on end, in whole pages.
+fn addr_end(delta: i64, len: u64) -> Option<u64> {
+    u64::try_from(delta).ok()?.checked_add(len)?.checked_next_multiple_of(PAGE)
 }
 
 #[cfg(test)]

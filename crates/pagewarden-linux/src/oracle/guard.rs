@@ -55,14 +55,15 @@ impl Guard {
     pub(super) fn allows(&self, call: Call, [a, b, c, d, e, _]: [u64; 6]) -> bool {
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
-            Call::Munmap | Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
+            Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
+            Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
             Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
             Call::Mlockall => !self.large,
             Call::Mincore => b <= LARGE,
-            Call::Shmat => c_remaps(b) && !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE) || !c_remaps(b),
+            Call::Shmat => !(remaps(b) && self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE)),
             Call::Shmdt => !self.hits(a, SEGMENT_PAGES * PAGE),
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
@@ -88,13 +89,13 @@ impl Guard {
     fn allows_mmap(&self, addr: u64, len: u64, flags: u64) -> bool {
         let populates = self.locking || flags & (libc::MAP_POPULATE | libc::MAP_LOCKED).cast_unsigned() as u64 != 0;
         let fixed = flags & libc::MAP_FIXED.cast_unsigned() as u64 != 0;
-        !(is_large(len) && populates || fixed && self.hits(addr, len))
+        !(is_large(len) && populates || fixed && self.hits_below(BEYOND_ALL, addr, len))
     }
 
     fn allows_mremap(&self, [addr, old_len, new_len, flags, new_addr]: [u64; 5]) -> bool {
         let moves_there = flags & libc::MREMAP_FIXED.cast_unsigned() as u64 != 0;
-        !(self.hits(addr, old_len.max(1))
-            || moves_there && self.hits(new_addr, new_len.max(1))
+        !(self.hits_below(BEYOND_ALL, addr, old_len.max(1))
+            || moves_there && self.hits_below(BEYOND_ALL, new_addr, new_len.max(1))
             || self.locking && is_large(new_len))
     }
 
@@ -113,12 +114,17 @@ impl Guard {
         }
     }
 
-    /// Whether a call that Linux would not refuse for its range alone touches the interpreter's memory.
+    /// Whether a call on a range touches the interpreter's memory: advice and rights are given to what is there,
+    /// whatever the length, unless the end overflows.
     fn hits(&self, addr: u64, len: u64) -> bool {
+        self.hits_below(1 << 64, addr, len)
+    }
+
+    /// The same for a call that Linux refuses whole when its range ends beyond `limit`.
+    fn hits_below(&self, limit: u128, addr: u64, len: u64) -> bool {
         let start = addr & !(PAGE - 1);
         let end = (u128::from(addr) + u128::from(len)).next_multiple_of(u128::from(PAGE));
-        end <= BEYOND_ALL
-            && self.own.iter().any(|&(own_start, own_end)| start < own_end && u128::from(own_start) < end)
+        end <= limit && self.own.iter().any(|&(own_start, own_end)| start < own_end && u128::from(own_start) < end)
     }
 }
 
@@ -128,7 +134,7 @@ fn is_large(len: u64) -> bool {
 }
 
 /// Whether shmat(2) with `flags` replaces what is there.
-fn c_remaps(flags: u64) -> bool {
+fn remaps(flags: u64) -> bool {
     flags & libc::SHM_REMAP.cast_unsigned() as u64 != 0
 }
 
@@ -153,6 +159,8 @@ mod tests {
         assert!(guard.allows(Call::Munmap, [0x3f_f000, PAGE, 0, 0, 0, 0]));
         assert!(!guard.allows(Call::Munmap, [0x1000, 1 << 40, 0, 0, 0, 0]));
         assert!(guard.allows(Call::Munmap, [0x1000, 1 << 60, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Madvise, [0x1000, 1 << 60, 4, 0, 0, 0]));
+        assert!(guard.allows(Call::Madvise, [0x1000, u64::MAX, 4, 0, 0, 0]));
         assert!(!guard.allows(Call::Mmap, [0x40_0000, PAGE, 3, 0x32, 0, 0]));
         assert!(guard.allows(Call::Mmap, [0x40_0000, PAGE, 3, 0x22, 0, 0]));
         assert!(!guard.allows(Call::Mremap, [0x10_0000, PAGE, PAGE, 3, 0x4f_f000, 0]));

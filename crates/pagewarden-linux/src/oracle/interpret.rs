@@ -114,7 +114,9 @@ impl Interpreter {
         let [addr, second, ..] = args;
         match step.call {
             // SAFETY: the guard has seen that the address is not this process's own.
-            Call::Read => unsafe { raw::read_byte(addr) }.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into())),
+            Call::Read => {
+                unsafe { raw::read_byte(addr) }.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
+            }
             Call::Write => {
                 // SAFETY: the guard has seen that the address is not this process's own.
                 unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) }

@@ -104,9 +104,11 @@ fn simpler_numbers(value: u64) -> Vec<u64> {
     all.extend((0..64).rev().map(|bit| 1 << bit).filter(|bit| value & bit != 0).map(|bit| value & !bit));
     all.retain(|simpler| *simpler < value);
     let mut seen = Vec::new();
-    all.retain(|simpler| !seen.contains(simpler) && {
-        seen.push(*simpler);
-        true
+    all.retain(|simpler| {
+        !seen.contains(simpler) && {
+            seen.push(*simpler);
+            true
+        }
     });
     all
 }
@@ -123,9 +125,10 @@ mod tests {
         let mut program = generate(3, 60);
         program.steps.insert(30, guilty);
         let mut differs = |candidate: &Program| {
-            candidate.steps.iter().any(|step| {
-                step.call == Call::Msync && matches!(step.args[2], Arg::Value(flags) if flags & 3 == 3)
-            })
+            candidate
+                .steps
+                .iter()
+                .any(|step| step.call == Call::Msync && matches!(step.args[2], Arg::Value(flags) if flags & 3 == 3))
         };
         assert!(differs(&program));
         let small = shrink(&program, 10_000, &mut differs);

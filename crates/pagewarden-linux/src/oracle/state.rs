@@ -11,7 +11,7 @@ use super::program::PAGE;
 use super::raw;
 
 /// Pages looked at, at each end of a run.
-const SAMPLE: u64 = 32;
+const SAMPLE: u64 = 16;
 
 /// A line of `/proc/PID/maps`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn lines_are_taken_apart() {
         let line = "7f00-8000 rw-s 0001f000 fe:00 247030                     /tmp/a file (deleted)";
-        let expected = MapLine { start: 0x7f00, end: 0x8000, perms: "rw-s", offset: 0x1f000, name: "/tmp/a file (deleted)" };
+        let expected =
+            MapLine { start: 0x7f00, end: 0x8000, perms: "rw-s", offset: 0x1f000, name: "/tmp/a file (deleted)" };
         assert_eq!(MapLine::parse(line), Some(expected));
         let anonymous = MapLine::parse("1000-2000 ---p 00000000 00:00 0 ").unwrap();
         assert_eq!((anonymous.start, anonymous.name), (0x1000, ""));

@@ -112,7 +112,8 @@ fn parse_arg(word: &str) -> Option<Arg> {
         answer => Base::Answer(answer.strip_prefix('r')?.parse().ok()?),
     };
     let magnitude = parse_number(delta.get(1..)?)?;
-    let delta = if delta.starts_with('-') { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() };
+    let delta =
+        if delta.starts_with('-') { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() };
     Some(Arg::At(base, delta?))
 }
 
