@@ -76,17 +76,17 @@ impl Runner {
         Ok(all)
     }
 
-    /// The first of `programs` whose sides differ.
+    /// Those of `programs` whose sides differ, each with its index.
     ///
     /// # Errors
     /// As [`Runner::run`].
-    pub fn first_difference(&self, sides: [Side; 2], programs: &[Program]) -> io::Result<Option<Difference>> {
+    pub fn differences(&self, sides: [Side; 2], programs: &[Program]) -> io::Result<Vec<(usize, Difference)>> {
         let [left, right] = [self.run(sides[0], programs)?, self.run(sides[1], programs)?];
-        Ok(programs
-            .iter()
-            .zip(left.into_iter().zip(right))
-            .find(|(_, (left, right))| left != right)
-            .map(|(program, (left, right))| Difference { program: program.clone(), left, right }))
+        let both = programs.iter().zip(left.into_iter().zip(right)).enumerate();
+        Ok(both
+            .filter(|(_, (_, (left, right)))| left != right)
+            .map(|(index, (program, (left, right)))| (index, Difference { program: program.clone(), left, right }))
+            .collect())
     }
 
     fn run_text(&self, side: Side, text: &str) -> io::Result<String> {

@@ -223,7 +223,7 @@ impl Generator {
         }
         flags |= self.map_extras();
         let file = if anonymous && self.rng.chance(90) { FileKind::None } else { self.file() };
-        let offset = self.offset(anonymous);
+        let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
         if placement == 0 {
             self.answers.push(self.next);
@@ -373,9 +373,9 @@ impl Generator {
         ])
     }
 
-    fn offset(&mut self, anonymous: bool) -> u64 {
+    /// A file offset: zero by this weight.
+    fn offset(&mut self, zero: u64) -> u64 {
         let pages = self.rng.below(20) * PAGE;
-        let zero = if anonymous { 95 } else { 50 };
         let odd = self.rng.pick(&[1, 0x800, 1 << 32, 1 << 44, (1 << 63) - 0x1000, 1 << 63, !0xfff, !0x1fff, u64::MAX]);
         self.rng.weighted(&[(zero, 0), (30, pages), (5, odd)])
     }
@@ -453,7 +453,7 @@ impl Generator {
         let small = (1 + self.rng.below(8)) * PAGE;
         match self.rng.below(100) {
             0..50 => small,
-            50..72 => self.to_edge(addr).unwrap_or(small),
+            50..72 => self.up_to_edge(addr).unwrap_or(small),
             72..78 => (1 + self.rng.below(64)) * PAGE,
             78..84 => (1 + self.rng.below(3)) * HUGE + self.rng.pick(&[0, 0, PAGE, HUGE - PAGE]),
             84..86 => WINDOW_PAGES * PAGE,
@@ -464,7 +464,7 @@ impl Generator {
     }
 
     /// From `addr` to some later edge, or a page beside it.
-    fn to_edge(&mut self, addr: Arg) -> Option<u64> {
+    fn up_to_edge(&mut self, addr: Arg) -> Option<u64> {
         let Arg::At(Base::Window, delta) = addr else { return None };
         let start = u64::try_from(delta).ok()? / PAGE;
         let edge = self.rng.pick(&self.edges) + self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);

@@ -101,7 +101,7 @@ impl Guard {
 
     fn allows_brk(&self, addr: u64) -> bool {
         let (start, end) = self.heap;
-        !(start..end).contains(&addr) && !(self.locking && is_large(addr.saturating_sub(end)))
+        !((start..end).contains(&addr) || self.locking && is_large(addr.saturating_sub(end)))
     }
 
     fn allows_advice(&self, addr: u64, len: u64, advice: u64) -> bool {

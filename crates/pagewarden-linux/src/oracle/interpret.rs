@@ -74,10 +74,10 @@ impl Interpreter {
         let Arg::Value(count) = steps[index].args[0] else { return 0 };
         let first = index + 1;
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(to - first);
+        flush(&mut self.out);
         // SAFETY: there is one thread, so the child may go on as the parent would.
         match unsafe { libc::fork() } {
             0 => {
-                self.out.clear();
                 let _ = writeln!(self.out, "child of {index}");
                 self.run_range(steps, first, first + count);
                 state::record(&self.guard, &mut self.maps, &mut self.out);
@@ -113,14 +113,15 @@ impl Interpreter {
         }
         let [addr, second, ..] = args;
         match step.call {
-            // SAFETY: the guard has seen that the address is not this process's own.
             Call::Read => {
-                unsafe { raw::read_byte(addr) }.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
+                // SAFETY: the guard has seen that the address is not this process's own.
+                let read = unsafe { raw::read_byte(addr) };
+                read.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
             }
             Call::Write => {
                 // SAFETY: the guard has seen that the address is not this process's own.
-                unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) }
-                    .map_or_else(|fault| fault, |()| Outcome::Value(0))
+                let written = unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) };
+                written.map_or_else(|fault| fault, |()| Outcome::Value(0))
             }
             Call::Limit => set_limit(addr, second),
             Call::DropCapabilities => drop_capabilities(),
