@@ -139,15 +139,20 @@ impl Account {
     /// [`OverLimit`] if any of these accounts would exceed its limit; then none is charged.
     pub fn charge(&self, resource: Resource, amount: u64) -> Result<Charge, OverLimit> {
         self.add(resource, amount, Bound::Kept)?;
-        Ok(Charge { account: self.clone(), resource, amount })
+        Ok(Charge { account: self.clone(), resource, amount: AtomicU64::new(amount) })
+    }
+
+    /// A charge of nothing yet, to be raised later.
+    pub fn empty_charge(&self, resource: Resource) -> Charge {
+        Charge { account: self.clone(), resource, amount: AtomicU64::new(0) }
     }
 
     /// Charges what is there already and cannot be refused, such as a stack that the hardware grew; the
     /// account may end up above its limit, and then refuses what comes after.
     pub fn charge_past_limit(&self, resource: Resource, amount: u64) -> Charge {
-        // Only an overflow of 2^64 pages could fail, and the address space is smaller.
-        let amount = if self.add(resource, amount, Bound::Ignored).is_ok() { amount } else { 0 };
-        Charge { account: self.clone(), resource, amount }
+        let charge = self.empty_charge(resource);
+        charge.raise_past_limit(amount);
+        charge
     }
 
     fn add(&self, resource: Resource, amount: u64, bound: Bound) -> Result<(), OverLimit> {
@@ -223,13 +228,14 @@ impl Account {
 pub struct Charge {
     account: Account,
     resource: Resource,
-    amount: u64,
+    /// What is held; the account has this much for us at any moment, or more while it changes.
+    amount: AtomicU64,
 }
 
 impl Charge {
     /// What is held.
-    pub const fn amount(&self) -> u64 {
-        self.amount
+    pub fn amount(&self) -> u64 {
+        self.amount.load(Ordering::Acquire)
     }
 
     /// Which resource is held.
@@ -237,32 +243,43 @@ impl Charge {
         self.resource
     }
 
-    /// Adds what `other` holds to this charge: one charge then gives back both.
+    /// Charges `amount` more.
     ///
-    /// # Panics
-    /// If the two are for different resources or accounts, which no request can cause.
-    pub fn absorb(&mut self, mut other: Self) {
-        assert!(self.resource == other.resource && Arc::ptr_eq(&self.account.0, &other.account.0));
-        self.amount += core::mem::take(&mut other.amount);
+    /// # Errors
+    /// [`OverLimit`] if an account would exceed its limit; what is held stays as it was.
+    pub fn raise(&self, amount: u64) -> Result<(), OverLimit> {
+        self.account.add(self.resource, amount, Bound::Kept)?;
+        self.amount.fetch_add(amount, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Charges `amount` more of what cannot be refused; see [`Account::charge_past_limit`].
+    pub fn raise_past_limit(&self, amount: u64) {
+        if self.account.add(self.resource, amount, Bound::Ignored).is_ok() {
+            self.amount.fetch_add(amount, Ordering::AcqRel);
+        }
     }
 
     /// Gives `amount` back, or all that is held if that is less.
-    pub fn give_back(&mut self, amount: u64) {
-        let amount = amount.min(self.amount);
-        self.account.take(self.resource, amount);
-        self.amount -= amount;
+    pub fn give_back(&self, amount: u64) {
+        let mut given = 0;
+        let _ = self.amount.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
+            given = amount.min(held);
+            Some(held - given)
+        });
+        self.account.take(self.resource, given);
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.take(self.resource, self.amount);
+        self.account.take(self.resource, self.amount());
     }
 }
 
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Charge({} {:?})", self.amount, self.resource)
+        write!(f, "Charge({} {:?})", self.amount(), self.resource)
     }
 }
 
@@ -306,12 +323,12 @@ mod tests {
     #[test]
     fn a_lowered_limit_takes_nothing_back_and_refuses_more() {
         let ledger = ResourceLedger::new(Limits::UNLIMITED);
-        let mut held = ledger.root().charge(Virtual, 8).unwrap();
+        let held = ledger.root().charge(Virtual, 8).unwrap();
         ledger.root().set_limit(Virtual, 4);
         assert!(ledger.root().charge(Virtual, 1).is_err());
         assert!(ledger.root().charge(Virtual, 0).is_ok(), "nothing is always granted");
         held.give_back(5);
-        held.absorb(ledger.root().charge(Virtual, 1).unwrap());
+        held.raise(1).unwrap();
         assert_eq!((held.amount(), ledger.root().used(Virtual)), (4, 4));
     }
 

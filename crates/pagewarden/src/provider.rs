@@ -5,11 +5,13 @@
 //! failure says so with an [`Errno`]. The traits are safe; docs/soundness.md lists what a platform's
 //! unsafe code relies on the core for.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
+use crate::object::MemoryObject;
 use crate::prot::Prot;
 use crate::region::Region;
 
@@ -52,7 +54,7 @@ pub enum Lock {
 }
 
 /// One operation of a platform. A plan is a list of these.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Op {
     /// Put a region in place.
     Map {
@@ -123,6 +125,13 @@ pub enum Op {
         /// What is locked.
         flags: LockAllFlags,
     },
+    /// Name private anonymous pages, or take their name away.
+    Name {
+        /// Where.
+        range: PageRange,
+        /// The named object that the pages belong to from now on.
+        name: Option<Arc<MemoryObject>>,
+    },
     /// Move the program break; pages between the two are mapped private, readable and writable, or unmapped.
     SetBreak {
         /// Where it was.
@@ -155,6 +164,8 @@ impl fmt::Display for Op {
             Self::Advise { range, advice } => write!(f, "advise {range} {advice:?}"),
             Self::Lock { range, lock } => write!(f, "lock {range} {lock:?}"),
             Self::LockAll { flags } => write!(f, "lock-all {flags:?}"),
+            Self::Name { range, name: Some(name) } => write!(f, "name {range} {}", name.name()),
+            Self::Name { range, name: None } => write!(f, "unname {range}"),
             Self::SetBreak { from, to } => write!(f, "break {from} -> {to}"),
         }
     }

@@ -63,25 +63,44 @@ pub enum MapSource {
     File(OpenFile),
 }
 
+/// The arguments of mmap(2).
+#[derive(Clone, Debug)]
+pub struct MmapRequest {
+    /// Hint, or the place with `MAP_FIXED`.
+    pub addr: u64,
+    /// Length.
+    pub len: u64,
+    /// `PROT_*` word.
+    pub prot: u64,
+    /// `MAP_*` word.
+    pub flags: MapFlags,
+    /// What is mapped.
+    pub source: MapSource,
+    /// Offset into the file; page aligned (the decoder refuses others).
+    pub offset: u64,
+}
+
+/// The arguments of mremap(2).
+#[derive(Clone, Copy, Debug)]
+pub struct MremapRequest {
+    /// Old address.
+    pub addr: u64,
+    /// Old size.
+    pub old_len: u64,
+    /// New size.
+    pub new_len: u64,
+    /// `MREMAP_*` word.
+    pub flags: RemapFlags,
+    /// New address, with `MREMAP_FIXED` or `MREMAP_DONTUNMAP`.
+    pub new_addr: u64,
+}
+
 /// A memory call with its arguments as the guest gave them. Sizes and addresses are in bytes and not yet
 /// checked.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// mmap(2).
-    Mmap {
-        /// Hint, or the place with `MAP_FIXED`.
-        addr: u64,
-        /// Length.
-        len: u64,
-        /// `PROT_*` word.
-        prot: u64,
-        /// `MAP_*` word.
-        flags: MapFlags,
-        /// What is mapped.
-        source: MapSource,
-        /// Offset into the file; page aligned (the decoder refuses others).
-        offset: u64,
-    },
+    Mmap(MmapRequest),
     /// munmap(2).
     Munmap {
         /// Start.
@@ -99,18 +118,7 @@ pub enum Request {
         prot: u64,
     },
     /// mremap(2).
-    Mremap {
-        /// Old address.
-        addr: u64,
-        /// Old size.
-        old_len: u64,
-        /// New size.
-        new_len: u64,
-        /// `MREMAP_*` word.
-        flags: RemapFlags,
-        /// New address, with `MREMAP_FIXED` or `MREMAP_DONTUNMAP`.
-        new_addr: u64,
-    },
+    Mremap(MremapRequest),
     /// brk(2).
     Brk {
         /// The break wanted; anything impossible asks for the present one.
@@ -168,9 +176,34 @@ pub enum Request {
         addr: u64,
         /// Length.
         len: u64,
-        /// The name, or none to take it away.
+        /// An object of kind [`ObjectKind::NamedAnonymous`](crate::ObjectKind), or none to take the name away.
         name: Option<Arc<MemoryObject>>,
     },
+}
+
+/// Longer than any address space.
+const EVERYWHERE: u64 = 1 << 62;
+
+impl Request {
+    /// The address and length that the request names, if it names a place; of a move, the target.
+    pub fn named_range(&self) -> Option<(u64, u64)> {
+        let (addr, len) = match self {
+            Self::Mmap(call) => (call.addr, call.len),
+            Self::Mremap(call) if call.new_addr != 0 => (call.new_addr, call.new_len),
+            Self::Mremap(call) => (call.addr, call.old_len.max(call.new_len)),
+            Self::Brk { addr } => (*addr, 0),
+            Self::Shmat { segment, addr, .. } => (*addr, segment.pages.bytes()),
+            Self::Shmdt { addr } => (*addr, 0),
+            Self::Munmap { addr, len }
+            | Self::Mprotect { addr, len, .. }
+            | Self::Madvise { addr, len, .. }
+            | Self::Mlock { addr, len, .. }
+            | Self::Munlock { addr, len }
+            | Self::NameAnonymous { addr, len, .. } => (*addr, *len),
+            Self::Mlockall { .. } | Self::Munlockall => return Some((0, EVERYWHERE)),
+        };
+        (addr != 0).then_some((addr, len))
+    }
 }
 
 /// `PROT_*` bits that are rights.

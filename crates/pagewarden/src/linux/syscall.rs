@@ -1,10 +1,15 @@
 //! From a system-call number and six registers to a [`Request`].
 
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
 use linux_raw_sys::general as nr;
 
-use super::{LockAllFlags, MapFlags, MapSource, OpenFile, RemapFlags, Request, Segment};
+use super::{MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request, Segment};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
+use crate::object::{MemoryObject, ObjectKind};
 
 /// What the decoder asks the platform about the guest's descriptors and segments.
 pub trait Files {
@@ -19,21 +24,35 @@ pub trait Files {
     /// # Errors
     /// [`Errno::Inval`] if there is none.
     fn segment(&mut self, id: i32) -> Result<Segment, Errno>;
+
+    /// Copies a string of at most `len_max` bytes, without its terminating zero, out of the guest.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] if it cannot be read, [`Errno::Inval`] if it is longer.
+    fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno>;
 }
+
+/// `PR_SET_VMA` of prctl(2).
+const PR_SET_VMA: u64 = 0x5356_4d41;
+/// `PR_SET_VMA_ANON_NAME` of prctl(2).
+const PR_SET_VMA_ANON_NAME: u64 = 0;
+/// The longest name of anonymous memory, without its terminating zero (`ANON_VMA_NAME_MAX_LEN - 1`).
+const ANON_NAME_LEN_MAX: usize = 79;
 
 /// The request that system call `number` with `args` makes; `None` if it is not one of the memory calls.
 ///
 /// # Errors
 /// What Linux answers before it looks at the address space: a bad descriptor, an unaligned file offset.
 pub fn decode(number: u64, args: [u64; 6], files: &mut dyn Files) -> Result<Option<Request>, Errno> {
-    let [a, b, c, d, e, f] = args;
+    let [a, b, c, d, e, _] = args;
     let Ok(number) = u32::try_from(number) else { return Ok(None) };
     Ok(Some(match number {
         nr::__NR_mmap => return mmap(args, files).map(Some),
         nr::__NR_munmap => Request::Munmap { addr: a, len: b },
         nr::__NR_mprotect => Request::Mprotect { addr: a, len: b, prot: c },
         nr::__NR_mremap => {
-            Request::Mremap { addr: a, old_len: b, new_len: c, flags: RemapFlags::from_bits_retain(d), new_addr: e }
+            let flags = RemapFlags::from_bits_retain(d);
+            Request::Mremap(MremapRequest { addr: a, old_len: b, new_len: c, flags, new_addr: e })
         }
         nr::__NR_brk => Request::Brk { addr: a },
         nr::__NR_madvise => Request::Madvise { addr: a, len: b, advice: as_int(c) },
@@ -44,10 +63,10 @@ pub fn decode(number: u64, args: [u64; 6], files: &mut dyn Files) -> Result<Opti
         nr::__NR_munlockall => Request::Munlockall,
         nr::__NR_shmat => Request::Shmat { segment: files.segment(as_int(a))?, addr: b, flags: int_word(c) },
         nr::__NR_shmdt => Request::Shmdt { addr: a },
-        _ => {
-            let _ = (f, LockAllFlags::empty());
-            return Ok(None);
+        nr::__NR_prctl if int_word(a) == PR_SET_VMA && b == PR_SET_VMA_ANON_NAME => {
+            Request::NameAnonymous { addr: c, len: d, name: anonymous_name(e, files)? }
         }
+        _ => return Ok(None),
     }))
 }
 
@@ -61,11 +80,26 @@ fn mmap([addr, len, prot, flags, fd, offset]: [u64; 6], files: &mut dyn Files) -
     } else {
         MapSource::File(files.open_file(as_int(fd))?)
     };
-    Ok(Request::Mmap { addr, len, prot, flags, source, offset })
+    Ok(Request::Mmap(MmapRequest { addr, len, prot, flags, source, offset }))
+}
+
+/// The name at `addr`, if there is one: printable and without the characters that would confuse a reader
+/// of `/proc/PID/maps` (`mm/madvise.c:is_valid_name_char`).
+fn anonymous_name(addr: u64, files: &mut dyn Files) -> Result<Option<Arc<MemoryObject>>, Errno> {
+    if addr == 0 {
+        return Ok(None);
+    }
+    let bytes = files.string(addr, ANON_NAME_LEN_MAX)?;
+    let is_valid = |byte: &u8| (b' '..=b'~').contains(byte) && !b"\\`$[]".contains(byte);
+    if !bytes.iter().all(is_valid) {
+        return Err(Errno::Inval);
+    }
+    let name: String = bytes.iter().copied().map(char::from).collect();
+    Ok(Some(MemoryObject::new(ObjectKind::NamedAnonymous, name)))
 }
 
 /// An `int` argument: the lower half of its register.
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the ABI drops the upper half")]
+#[expect(clippy::cast_possible_truncation, reason = "the ABI drops the upper half")]
 const fn as_int(word: u64) -> i32 {
     word as i32
 }

@@ -2,214 +2,101 @@
 //!
 //! [`PageManager`] owns the map of the space, its break, its limits, its account and its provider. A
 //! request becomes a [`Plan`] without side effects; [`PageManager::apply`] charges what the plan costs,
-//! runs its operations in order and publishes the new map. If an operation fails, those before it are
-//! undone in reverse, the charge is dropped and the old map was never replaced.
+//! runs its operations in order and publishes the new state. If an operation fails, those before it are
+//! undone in reverse, the charge is dropped and the old state was never replaced.
 //!
-//! Outside: what a descriptor is and how a page is mapped ([`crate::provider`]).
+//! ```text
+//! Request -> plan: check words -> choose place -> check regions -> edit a copy of the map, note operations
+//!         -> apply: charge -> run operations (undo on failure) -> publish the copy, settle the charge
+//! ```
+//!
+//! One file a family of calls: each turns a request into a plan and nothing else. Outside: what a
+//! descriptor is and how a page is mapped ([`crate::provider`]).
 //!
 //! Invariants: what is charged to the account is what the map holds (virtual, committed and locked pages,
 //! regions); no request changes a region marked `FIXED`.
 
+mod brk;
+mod charges;
+mod config;
+mod fork;
+mod madvise;
+mod maps;
+mod mlock;
+mod mmap;
+mod mprotect;
+mod mremap;
+mod munmap;
+mod name;
+mod place;
+mod plan;
+mod shm;
+mod space;
+mod undo;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{Break, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
+pub use fork::PendingFork;
+pub use plan::{Cause, Plan, Refusal};
+pub use space::Totals;
+
 use alloc::vec::Vec;
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
 use crate::linux::Request;
-use crate::provider::{Op, PageManagementProvider};
-use crate::region::Region;
-use crate::vmmap::{Direction, Vmmap};
+use crate::provider::PageManagementProvider;
+use crate::region::{Region, RegionFlags};
+use crate::vmmap::Vmmap;
 
-/// Where things go in an address space.
-#[derive(Clone, Debug)]
-pub struct Layout {
-    /// The end of the space that programs use (`TASK_SIZE`).
-    pub task_end: VirtAddr,
-    /// Where top-down searches start (`mm->mmap_base`).
-    pub mmap_base: VirtAddr,
-    /// Where bottom-up searches start (`mm->mmap_legacy_base`).
-    pub bottom_up_base: VirtAddr,
-    /// Which of the two is used first.
-    pub direction: Direction,
-    /// No hint or search goes below (`vm.mmap_min_addr`).
-    pub min_addr: VirtAddr,
-}
+use charges::Charges;
+use space::{Space, State};
 
-/// The program break.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Break {
-    /// Where the heap starts (`mm->start_brk`).
-    pub start: VirtAddr,
-    /// The break itself; any byte.
-    pub current: VirtAddr,
-    /// Bytes of the program's own data, which `RLIMIT_DATA` counts too (`end_data - start_data`).
-    pub data_bytes: u64,
-}
-
-/// The guest's resource limits, in bytes; `u64::MAX` is no limit (getrlimit(2)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceLimits {
-    /// `RLIMIT_AS`.
-    pub address_space: u64,
-    /// `RLIMIT_DATA`.
-    pub data: u64,
-    /// `RLIMIT_STACK`.
-    pub stack: u64,
-    /// `RLIMIT_MEMLOCK`.
-    pub locked: u64,
-}
-
-bitflags::bitflags! {
-    /// What the guest may do besides what everybody may.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-    pub struct Privileges: u8 {
-        /// Map below `vm.mmap_min_addr` (`CAP_SYS_RAWIO`).
-        const MAP_LOW = 1 << 0;
-        /// Lock without limit (`CAP_IPC_LOCK`).
-        const LOCK = 1 << 1;
-        /// Offline pages (`CAP_SYS_ADMIN`).
-        const ADMIN = 1 << 2;
-    }
-}
-
-/// Whether memory may be writable and executable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum WxPolicy {
-    /// As the guest likes.
-    #[default]
-    Allow,
-    /// Never at once, and nothing becomes executable later (`PR_SET_MDWE`).
-    Deny,
-}
-
-/// What a mapping made with `MAP_NORESERVE` costs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum NoReserve {
-    /// As much as any other: the budget cannot be escaped.
-    #[default]
-    Charged,
-    /// Nothing.
-    Free,
-}
-
-/// What a fork charges for the private writable memory of the child.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ForkCharge {
-    /// All of it: each page can be written without failing.
-    #[default]
-    Full,
-    /// None of it.
-    Free,
-}
-
-/// What is decided once for a space.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {
-    /// Writable and executable memory.
-    pub wx: WxPolicy,
-    /// `MAP_NORESERVE`.
-    pub no_reserve: NoReserve,
-    /// Fork.
-    pub fork_charge: ForkCharge,
-}
-
-/// All that a new space is made from.
-#[derive(Clone, Debug)]
-pub struct SpaceConfig {
-    /// Where things go.
-    pub layout: Layout,
-    /// The program break.
-    pub brk: Break,
-    /// The guest's own limits.
-    pub limits: ResourceLimits,
-    /// What else it may do.
-    pub privileges: Privileges,
-    /// The most regions (`vm.max_map_count`).
-    pub regions_max: u64,
-    /// What is decided once.
-    pub policy: Policy,
-    /// Who pays.
-    pub account: Account,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// What the guest is told.
-    pub errno: Errno,
-    /// Whose decision it was.
-    pub cause: Cause,
-}
-
-/// Whose decision a refusal was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cause {
-    /// Linux would refuse it too.
-    Linux,
-    /// An account has too little left of this.
-    Limit(Resource),
-    /// Writable and executable memory is not allowed.
-    WxPolicy,
-    /// The pages belong to the platform.
-    FixedRegion,
-    /// The platform could not do it.
-    Platform,
-}
-
-impl From<Errno> for Refusal {
-    fn from(errno: Errno) -> Self {
-        Self { errno, cause: Cause::Linux }
-    }
-}
-
-/// What a request will do: operations, the map they lead to, and the answer.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Operations in order; what cannot be undone comes last.
-    ops: Vec<Op>,
-    /// What the guest is told when all of them have succeeded. An error here is one that Linux gives
-    /// together with a partial effect.
-    outcome: Result<u64, Refusal>,
-}
-
-impl Plan {
-    /// The operations, in order.
-    pub fn ops(&self) -> &[Op] {
-        &self.ops
-    }
-
-    /// What the guest will be told.
-    pub const fn outcome(&self) -> Result<u64, Refusal> {
-        self.outcome
-    }
-}
-
-/// A space that a fork is about to make: charged, not yet alive.
-#[derive(Debug)]
-pub struct PendingFork {}
+/// Pages that Linux keeps free below a stack (`stack_guard_gap`).
+const STACK_GUARD: PageCount = PageCount::new(256);
 
 /// One address space.
 #[derive(Debug)]
 pub struct PageManager<P> {
-    map: Vmmap,
-    config: SpaceConfig,
+    space: Space,
+    charges: Charges,
     provider: P,
 }
 
 impl<P: PageManagementProvider> PageManager<P> {
     /// An empty space.
     pub fn new(config: SpaceConfig, provider: P) -> Self {
-        let _ = (&config, &provider);
-        todo!()
+        let state = State {
+            map: Vmmap::new(STACK_GUARD),
+            totals: Totals::default(),
+            brk: config.brk.current,
+            lock_future: RegionFlags::empty(),
+            uncharged_pages: 0,
+        };
+        let charges = Charges::new(&config.account);
+        Self { space: Space { config, state, generation: 0 }, charges, provider }
     }
 
-    /// Takes over a region that is there already, such as what exec mapped.
+    /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked
+    /// as committed.
     ///
     /// # Errors
-    /// A limit of the account; nothing changes then.
-    pub fn import(&mut self, range: PageRange, region: Region) -> Result<(), Refusal> {
-        let _ = (range, region);
-        todo!()
+    /// A limit of the account, or `EEXIST` if a page of the range is taken; nothing changes then.
+    pub fn import(&mut self, range: PageRange, mut region: Region) -> Result<(), Refusal> {
+        if !self.space.state.map.is_free(range) {
+            return Err(Errno::Exist.into());
+        }
+        if self.space.is_accountable(&region) {
+            region.flags |= RegionFlags::COMMITTED;
+        }
+        let mut next = self.space.state.clone();
+        next.insert(range, region);
+        self.raise_to(&next)?;
+        self.publish(next);
+        Ok(())
     }
 
     /// What `request` would do now. Changes nothing.
@@ -217,56 +104,178 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// # Errors
     /// Why it can have no effect at all.
     pub fn plan(&self, request: &Request) -> Result<Plan, Refusal> {
-        let _ = request;
-        todo!()
+        let space = &self.space;
+        match request {
+            Request::Mmap(call) => mmap::plan(space, call),
+            Request::Munmap { addr, len } => munmap::plan(space, *addr, *len),
+            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot),
+            Request::Mremap(call) => mremap::plan(space, call),
+            Request::Brk { addr } => brk::plan(space, *addr),
+            Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
+            Request::Mlock { addr, len, flags } => mlock::plan_lock(space, *addr, *len, *flags),
+            Request::Munlock { addr, len } => mlock::plan_unlock(space, *addr, *len),
+            Request::Mlockall { flags } => mlock::plan_lock_all(space, *flags),
+            Request::Munlockall => mlock::plan_unlock_all(space),
+            Request::Shmat { segment, addr, flags } => shm::plan_attach(space, segment, *addr, *flags),
+            Request::Shmdt { addr } => shm::plan_detach(space, *addr),
+            Request::NameAnonymous { addr, len, name } => name::plan(space, *addr, *len, name.as_ref()),
+        }
     }
 
     /// Carries out a plan made for the present state of this space.
     ///
     /// # Errors
-    /// A limit, or the platform's refusal: then nothing has changed; or the error that goes with a partial effect.
+    /// A limit, or the platform's refusal, or `EAGAIN` for a plan that is out of date: then nothing has
+    /// changed. Or the error that goes with a partial effect.
     pub fn apply(&mut self, plan: Plan) -> Result<u64, Refusal> {
-        let _ = plan;
-        todo!()
+        if plan.generation != self.space.generation {
+            return Err(Refusal::new(Errno::Again, Cause::Platform));
+        }
+        self.raise_to(&plan.next)?;
+        if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
+            self.charges.lower_to(&self.space.state);
+            return Err(refusal);
+        }
+        self.publish(plan.next);
+        plan.outcome
     }
 
-    /// Takes note of stacks that the platform has grown without a request, and charges them.
+    /// Plans and applies.
+    ///
+    /// # Errors
+    /// As [`Self::plan`] and [`Self::apply`].
+    pub fn call(&mut self, request: &Request) -> Result<u64, Refusal> {
+        self.call_observed(request, |_| ())
+    }
+
+    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself near
+    /// the request are noted first; should a place that looked free turn out to be taken by one, the request
+    /// is planned once more.
+    ///
+    /// # Errors
+    /// As [`Self::plan`] and [`Self::apply`].
+    pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
+        if self.may_touch_stack(request) {
+            self.note_stack_growth();
+        }
+        let plan = self.plan(request)?;
+        observe(&plan);
+        let taken = Refusal::new(Errno::Exist, Cause::Platform);
+        match self.apply(plan) {
+            Err(refusal) if refusal == taken => {
+                self.note_stack_growth();
+                let plan = self.plan(request)?;
+                observe(&plan);
+                self.apply(plan)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Whether a region that grows down lies in the range that the request names, or is the next above it.
+    fn may_touch_stack(&self, request: &Request) -> bool {
+        let Some((addr, len)) = request.named_range() else { return false };
+        let map = &self.space.state.map;
+        let grows = |region: &Region| region.flags.contains(RegionFlags::GROWS_DOWN);
+        let end = addr.saturating_add(len);
+        let range = PageRange::from_len(VirtAddr::new(addr).page_down(), len.saturating_add(PAGE_SIZE));
+        range.is_some_and(|range| map.range(range).any(|entry| grows(entry.region)))
+            || map.at_or_after(VirtAddr::new(end)).is_some_and(|entry| grows(entry.region))
+    }
+
+    fn raise_to(&mut self, next: &State) -> Result<(), Refusal> {
+        self.charges.raise_to(next).map_err(|over| {
+            self.charges.lower_to(&self.space.state);
+            Refusal::new(Errno::NoMem, Cause::Limit(over.resource))
+        })
+    }
+
+    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
+        let Some((object, pages)) = &plan.object else { return Ok(()) };
+        let Some(charge) = object.charge() else { return Ok(()) };
+        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    }
+
+    fn publish(&mut self, next: State) {
+        self.space.state = next;
+        self.space.generation += 1;
+        self.charges.lower_to(&self.space.state);
+    }
+
+    /// Takes note of stacks that the platform has grown without a request, and charges them, past the limit
+    /// if need be: the pages are there.
     pub fn note_stack_growth(&mut self) {
-        todo!()
+        let mut pages_left = self.space.state.totals.stack_pages;
+        let mut grown = Vec::new();
+        // The stack of the first thread is the highest region that grows, so the walk is short.
+        for entry in self.space.state.map.iter().rev() {
+            if pages_left == 0 {
+                break;
+            }
+            if !entry.region.flags.contains(RegionFlags::GROWS_DOWN) {
+                continue;
+            }
+            pages_left -= entry.range.pages().get();
+            let start = self.provider.stack_start(entry.range);
+            if let Some(added) = PageRange::new(start, entry.range.start()) {
+                grown.push((added, entry.region.clone()));
+            }
+        }
+        for (added, region) in grown {
+            self.note_grown(added, region);
+        }
     }
 
-    /// Charges `account`, a new one, for a child of this space. Give the child life with [`PendingFork::finish`].
+    fn note_grown(&mut self, added: PageRange, region: Region) {
+        if !self.space.state.map.is_free(added) {
+            return;
+        }
+        let mut next = self.space.state.clone();
+        next.insert(added, region);
+        self.charges.raise_past_limit(&next);
+        self.publish(next);
+    }
+
+    /// Charges `account`, a new one, for a child of this space. Give the child life with
+    /// [`PendingFork::finish`].
     ///
     /// # Errors
     /// A limit of the account.
     pub fn prepare_fork(&mut self, account: Account) -> Result<PendingFork, Refusal> {
-        let _ = account;
-        todo!()
+        self.note_stack_growth();
+        fork::prepare(&self.space, account)
     }
+}
 
+impl<P> PageManager<P> {
     /// The map.
     pub const fn map(&self) -> &Vmmap {
-        &self.map
+        &self.space.state.map
+    }
+
+    /// Sums over the map.
+    pub const fn totals(&self) -> &Totals {
+        &self.space.state.totals
     }
 
     /// The program break.
-    pub const fn brk(&self) -> &Break {
-        &self.config.brk
+    pub const fn program_break(&self) -> VirtAddr {
+        self.space.state.brk
     }
 
-    /// What the space was made from; limits and break as they are now.
+    /// What the space was made from; limits as they are now.
     pub const fn config(&self) -> &SpaceConfig {
-        &self.config
+        &self.space.config
     }
 
     /// Replaces the guest's resource limits after it has changed them.
     pub fn set_limits(&mut self, limits: ResourceLimits) {
-        self.config.limits = limits;
+        self.space.config.limits = limits;
     }
 
     /// The account that pays.
     pub const fn account(&self) -> &Account {
-        &self.config.account
+        &self.space.config.account
     }
 
     /// The platform.
@@ -278,12 +287,21 @@ impl<P: PageManagementProvider> PageManager<P> {
     pub const fn provider_mut(&mut self) -> &mut P {
         &mut self.provider
     }
-}
 
-impl PendingFork {
-    /// The child space, once the platform has made the child.
-    pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
-        let _ = provider;
-        todo!()
+    /// Recomputes every derived figure and compares.
+    ///
+    /// # Panics
+    /// If one is wrong.
+    pub fn check_invariants(&self) {
+        let state = &self.space.state;
+        state.map.check_invariants();
+        let mut totals = Totals::default();
+        for entry in state.map.iter() {
+            totals.add(Totals::of(entry.region, entry.range.pages()));
+        }
+        assert_eq!(totals, state.totals, "sums do not match the map");
+        for resource in Resource::ALL {
+            assert_eq!(self.charges.held(resource), state.charged(resource), "charge of {resource:?}");
+        }
     }
 }

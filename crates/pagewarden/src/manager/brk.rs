@@ -1,0 +1,78 @@
+//! brk(2): `mm/mmap.c:SYSCALL_DEFINE1(brk)`. Its answer is the new break, or the old one if it cannot be
+//! moved; never an error.
+
+use super::place::guarded_start;
+use super::plan::{Draft, Plan, Refusal};
+use super::space::Space;
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::prot::Prot;
+use crate::provider::Op;
+use crate::region::{Region, RegionFlags};
+
+/// What moving the break to `addr` does to `space`.
+pub(super) fn plan(space: &Space, addr: u64) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(space);
+    let moved = move_break(&mut draft, VirtAddr::new(addr));
+    let old = space.state.brk.as_u64();
+    match moved {
+        Some(()) => {
+            let plan = draft.finish(Ok(addr));
+            // A limit of ours is answered as Linux answers its own: the break stays where it was.
+            plan.or_else(|_| Draft::new(space).finish(Ok(old)))
+        }
+        None => Draft::new(space).finish(Ok(old)),
+    }
+}
+
+/// Moves the break in the draft; `None` if it must stay.
+fn move_break(draft: &mut Draft<'_>, to: VirtAddr) -> Option<()> {
+    let space = draft.space;
+    let brk = &space.config.brk;
+    let from = space.state.brk;
+    if to < brk.start {
+        return None;
+    }
+    let data = (to.as_u64() - brk.start.as_u64()).checked_add(brk.data_bytes)?;
+    if data > space.config.limits.data {
+        return None;
+    }
+    let (old, new) = (from.page_up()?, to.page_up()?);
+    draft.next.brk = to;
+    if old == new {
+        return Some(());
+    }
+    if to <= from { shrink(draft, PageRange::new(new, old)?) } else { grow(draft, PageRange::new(old, new)?) }?;
+    draft.op(Op::SetBreak { from, to });
+    Some(())
+}
+
+fn shrink(draft: &mut Draft<'_>, gone: PageRange) -> Option<()> {
+    draft.next.map.range(gone).next()?;
+    draft.check_modifiable(gone).ok()?;
+    draft.next.remove(gone);
+    Some(())
+}
+
+fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
+    let space = draft.space;
+    let mut region = Region::anonymous(Prot::READ | Prot::WRITE);
+    region.flags = space.state.lock_future;
+    let pages = added.pages().get();
+    if added.end().as_u64() > space.task_end() || !space.may_lock(&space.state.totals, &region, pages) {
+        return None;
+    }
+    let map = &space.state.map;
+    if let Some(next) = map.at_or_after(added.start()) {
+        // A page stays free between the heap and its neighbour, or the neighbour's guard gap.
+        if added.end().as_u64() + PAGE_SIZE > guarded_start(&next, map.guard()) {
+            return None;
+        }
+    }
+    let is_full = map.len() as u64 > space.config.regions_max;
+    if is_full || !space.may_expand(&space.state.totals, &region, pages) {
+        return None;
+    }
+    region.flags |= RegionFlags::COMMITTED;
+    draft.next.insert(added, region);
+    Some(())
+}

@@ -1,0 +1,117 @@
+//! What an address space is made from: layout, limits, privileges and policy.
+
+use crate::addr::VirtAddr;
+use crate::ledger::Account;
+use crate::vmmap::Direction;
+
+/// Where things go in an address space.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The end of the space that programs use (`TASK_SIZE`).
+    pub task_end: VirtAddr,
+    /// Where top-down searches start (`mm->mmap_base`).
+    pub mmap_base: VirtAddr,
+    /// Where bottom-up searches start (`mm->mmap_legacy_base`).
+    pub bottom_up_base: VirtAddr,
+    /// Which of the two is used first.
+    pub direction: Direction,
+    /// No hint or search goes below (`vm.mmap_min_addr`).
+    pub min_addr: VirtAddr,
+}
+
+/// The program break.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Break {
+    /// Where the heap starts (`mm->start_brk`).
+    pub start: VirtAddr,
+    /// The break itself; any byte.
+    pub current: VirtAddr,
+    /// Bytes of the program's own data, which `RLIMIT_DATA` counts too (`end_data - start_data`).
+    pub data_bytes: u64,
+}
+
+/// The guest's resource limits, in bytes; `u64::MAX` is no limit (getrlimit(2)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// `RLIMIT_AS`.
+    pub address_space: u64,
+    /// `RLIMIT_DATA`.
+    pub data: u64,
+    /// `RLIMIT_STACK`.
+    pub stack: u64,
+    /// `RLIMIT_MEMLOCK`.
+    pub locked: u64,
+}
+
+bitflags::bitflags! {
+    /// What the guest may do besides what everybody may.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct Privileges: u8 {
+        /// Map below `vm.mmap_min_addr` (`CAP_SYS_RAWIO`).
+        const MAP_LOW = 1 << 0;
+        /// Lock without limit (`CAP_IPC_LOCK`).
+        const LOCK = 1 << 1;
+        /// Offline pages (`CAP_SYS_ADMIN`).
+        const ADMIN = 1 << 2;
+    }
+}
+
+/// Whether memory may be writable and executable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WxPolicy {
+    /// As the guest likes.
+    #[default]
+    Allow,
+    /// Never at once, and nothing becomes executable later (`PR_SET_MDWE`).
+    Deny,
+}
+
+/// What a mapping made with `MAP_NORESERVE` costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NoReserve {
+    /// As much as any other: the budget cannot be escaped.
+    #[default]
+    Charged,
+    /// Nothing.
+    Free,
+}
+
+/// What a fork charges for the private writable memory of the child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ForkCharge {
+    /// All of it: each page can be written without failing.
+    #[default]
+    Full,
+    /// None of it.
+    Free,
+}
+
+/// What is decided once for a space.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Writable and executable memory.
+    pub wx: WxPolicy,
+    /// `MAP_NORESERVE`.
+    pub no_reserve: NoReserve,
+    /// Fork.
+    pub fork_charge: ForkCharge,
+}
+
+/// All that a new space is made from.
+#[derive(Clone, Debug)]
+pub struct SpaceConfig {
+    /// Where things go.
+    pub layout: Layout,
+    /// The program break.
+    pub brk: Break,
+    /// The guest's own limits.
+    pub limits: ResourceLimits,
+    /// What else it may do.
+    pub privileges: Privileges,
+    /// The most regions (`vm.max_map_count`).
+    pub regions_max: u64,
+    /// What is decided once.
+    pub policy: Policy,
+    /// Who pays.
+    pub account: Account,
+}

@@ -1,0 +1,69 @@
+//! fork(2) of an address space: `kernel/fork.c:dup_mmap`.
+//!
+//! The child's map is the parent's, shared, unless the parent has regions that are not inherited or are
+//! locked: locks are not inherited.
+
+use alloc::vec::Vec;
+
+use super::PageManager;
+use super::charges::Charges;
+use super::config::{ForkCharge, SpaceConfig};
+use super::plan::{Cause, Refusal};
+use super::space::{Space, State};
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::ledger::Account;
+use crate::provider::PageManagementProvider;
+use crate::region::RegionFlags;
+
+/// A space that a fork is about to make: charged, not yet alive. Dropped, it gives everything back.
+#[derive(Debug)]
+pub struct PendingFork {
+    config: SpaceConfig,
+    state: State,
+    charges: Charges,
+}
+
+/// Charges `account` for a copy of `space`.
+pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Refusal> {
+    let state = child_state(space);
+    let charges = Charges::new(&account);
+    charges.raise_to(&state).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+    let mut config = space.config.clone();
+    config.account = account;
+    Ok(PendingFork { config, state, charges })
+}
+
+fn child_state(space: &Space) -> State {
+    let mut state = space.state.clone();
+    state.lock_future = RegionFlags::empty();
+    if state.totals.dont_fork_pages > 0 {
+        let gone: Vec<PageRange> = state
+            .map
+            .iter()
+            .filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK))
+            .map(|entry| entry.range)
+            .collect();
+        for range in gone {
+            state.remove(range);
+        }
+    }
+    if state.totals.locked_pages > 0
+        && let Some(all) = PageRange::new(VirtAddr::new(0), space.config.layout.task_end)
+    {
+        state.update(all, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
+    }
+    state.uncharged_pages = match space.config.policy.fork_charge {
+        ForkCharge::Full => 0,
+        ForkCharge::Free => state.totals.committed_pages,
+    };
+    state
+}
+
+impl PendingFork {
+    /// The child space, once the platform has made the child.
+    pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
+        let Self { config, state, charges } = self;
+        PageManager { space: Space { config, state, generation: 0 }, charges, provider }
+    }
+}

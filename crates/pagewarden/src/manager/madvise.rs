@@ -1,0 +1,147 @@
+//! madvise(2): `mm/madvise.c:do_madvise`.
+//!
+//! Regions are visited from the low end. One that the advice does not suit ends the call with an error;
+//! a hole is stepped over and reported at the end. Which advices the kernel was built with, and what only
+//! a look at the pages can tell, is the platform's answer.
+
+use super::config::Privileges;
+use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::space::{Space, parts};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::linux::Advice;
+use crate::prot::Prot;
+use crate::provider::Op;
+use crate::region::{Backing, Region, RegionFlags};
+
+/// Regions of pages that are not ordinary memory (`VM_SPECIAL`).
+const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND);
+
+/// What giving `advice` about `len` bytes from `addr` does to `space`.
+pub(super) fn plan(space: &Space, addr: u64, len: u64, advice: i32) -> Result<Plan, Refusal> {
+    let advice = Advice::from_raw(advice).ok_or(Errno::Inval)?;
+    let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
+    if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
+        return Err(Errno::Inval.into());
+    }
+    if rounded == 0 {
+        return Draft::new(space).finish(Ok(0));
+    }
+    if matches!(advice, Advice::HwPoison | Advice::SoftOffline) {
+        return offline(space, addr, rounded, advice);
+    }
+    let range = PageRange::from_len(VirtAddr::new(addr), rounded).ok_or(Errno::Inval)?;
+    visit(space, range, advice)
+}
+
+/// Taking frames out of use is for administrators.
+fn offline(space: &Space, addr: u64, len: u64, advice: Advice) -> Result<Plan, Refusal> {
+    if !space.config.privileges.contains(Privileges::ADMIN) {
+        return Err(Errno::Perm.into());
+    }
+    let range = PageRange::from_len(VirtAddr::new(addr), len).ok_or(Errno::Inval)?;
+    let mut draft = Draft::new(space);
+    draft.op(Op::Advise { range, advice });
+    draft.finish(Ok(0))
+}
+
+fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(space);
+    let mut run: Option<PageRange> = None;
+    let mut next = range.start();
+    let mut has_hole = false;
+    let stops_at_hole = matches!(advice, Advice::PopulateRead | Advice::PopulateWrite);
+    for (part, region) in parts(&space.state.map, range) {
+        if part.start() != next {
+            has_hole = true;
+            if stops_at_hole {
+                break;
+            }
+        }
+        if let Err(refusal) = suits(region, advice) {
+            flush(&mut draft, run, advice);
+            return draft.finish(Err(refusal));
+        }
+        run = match run {
+            Some(before) if before.end() == part.start() => PageRange::new(before.start(), part.end()),
+            before => {
+                flush(&mut draft, before, advice);
+                Some(part)
+            }
+        };
+        next = part.end();
+    }
+    has_hole |= next < range.end();
+    flush(&mut draft, run, advice);
+    draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
+}
+
+/// Applies the advice to a run of regions without a hole.
+fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) {
+    let Some(range) = run else { return };
+    let (set, clear) = effect(advice);
+    if !(set | clear).is_empty() {
+        draft.next.update(range, |region| {
+            region.flags.remove(clear);
+            region.flags.insert(set);
+        });
+    }
+    draft.op(Op::Advise { range, advice });
+}
+
+/// Flags that an advice sets and clears.
+const fn effect(advice: Advice) -> (RegionFlags, RegionFlags) {
+    const NONE: RegionFlags = RegionFlags::empty();
+    match advice {
+        Advice::Normal => (NONE, RegionFlags::SEQUENTIAL.union(RegionFlags::RANDOM)),
+        Advice::Sequential => (RegionFlags::SEQUENTIAL, RegionFlags::RANDOM),
+        Advice::Random => (RegionFlags::RANDOM, RegionFlags::SEQUENTIAL),
+        Advice::DontFork => (RegionFlags::DONT_FORK, NONE),
+        Advice::DoFork => (NONE, RegionFlags::DONT_FORK),
+        Advice::WipeOnFork => (RegionFlags::WIPE_ON_FORK, NONE),
+        Advice::KeepOnFork => (NONE, RegionFlags::WIPE_ON_FORK),
+        Advice::DontDump => (RegionFlags::DONT_DUMP, NONE),
+        Advice::DoDump => (NONE, RegionFlags::DONT_DUMP),
+        Advice::Mergeable => (RegionFlags::MERGEABLE, NONE),
+        Advice::Unmergeable => (NONE, RegionFlags::MERGEABLE),
+        Advice::HugePage => (RegionFlags::HUGE_PAGE, RegionFlags::NO_HUGE_PAGE),
+        Advice::NoHugePage => (RegionFlags::NO_HUGE_PAGE, RegionFlags::HUGE_PAGE),
+        _ => (NONE, NONE),
+    }
+}
+
+/// Whether `region` may be given `advice` (`madvise_vma_behavior` and what it calls).
+fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    let flags = region.flags;
+    let is_plain = matches!(region.backing, Backing::Anonymous) && !region.is_shared();
+    let inval_if = |is_bad: bool| if is_bad { Err(Errno::Inval.into()) } else { Ok(()) };
+    match advice {
+        Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
+            if is_plain && !region.prot.contains(Prot::WRITE) {
+                // Discarding what cannot be written would change what a seal protects.
+                check_modifiable(region)?;
+            }
+            if flags.contains(RegionFlags::FIXED) {
+                check_modifiable(region)?;
+            }
+            let is_locked = flags.contains(RegionFlags::LOCKED) && advice != Advice::DontNeedLocked;
+            inval_if(flags.contains(RegionFlags::PFN_MAP) || is_locked)?;
+            inval_if(advice == Advice::Free && !is_plain)
+        }
+        Advice::Remove => {
+            inval_if(flags.contains(RegionFlags::LOCKED) || region.object().is_none())?;
+            let is_shared_writable = region.is_shared() && region.prot_max.contains(Prot::WRITE);
+            if is_shared_writable { Ok(()) } else { Err(Errno::Acces.into()) }
+        }
+        Advice::Cold | Advice::PageOut => inval_if(flags.intersects(RegionFlags::LOCKED | RegionFlags::PFN_MAP)),
+        Advice::WipeOnFork => inval_if(!is_plain),
+        Advice::KeepOnFork => inval_if(flags.contains(RegionFlags::DROPPABLE)),
+        Advice::DoFork => inval_if(flags.contains(RegionFlags::PFN_MAP)),
+        Advice::DoDump => inval_if(flags.intersects(SPECIAL | RegionFlags::DROPPABLE)),
+        Advice::PopulateRead => inval_if(!region.prot.contains(Prot::READ)),
+        Advice::PopulateWrite => inval_if(!region.prot.contains(Prot::WRITE)),
+        Advice::GuardInstall | Advice::GuardRemove => inval_if(flags.intersects(SPECIAL | RegionFlags::LOCKED)),
+        _ => Ok(()),
+    }
+}

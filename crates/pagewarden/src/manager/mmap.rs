@@ -1,0 +1,271 @@
+//! mmap(2): `mm/mmap.c:do_mmap` and `mm/vma.c:mmap_region` of Linux 6.18, in their order of checks.
+//!
+//! Differs from Linux: huge-page pools (`MAP_HUGETLB`) are always empty, so the answer is `ENOMEM` once all
+//! other arguments are good.
+
+use alloc::sync::Arc;
+
+use super::config::WxPolicy;
+use super::place::{HugeAlignment, PlaceRequest, Placement, find};
+use super::plan::{Cause, Draft, Plan, Refusal};
+use super::space::{Space, State, Totals, parts};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange};
+use crate::error::Errno;
+use crate::ledger::Resource;
+use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, prot_from_word};
+use crate::object::{MemoryObject, ObjectKind};
+use crate::prot::Prot;
+use crate::provider::{Op, Populate, Target};
+use crate::region::{Backing, Region, RegionFlags};
+
+/// Flags that every file accepts with `MAP_SHARED_VALIDATE` (`LEGACY_MAP_MASK`).
+const VALIDATED: MapFlags = MapFlags::TYPE
+    .union(MapFlags::FIXED)
+    .union(MapFlags::ANONYMOUS)
+    .union(MapFlags::LOW_2G)
+    .union(MapFlags::ABOVE_4G)
+    .union(MapFlags::GROWS_DOWN)
+    .union(MapFlags::DENY_WRITE)
+    .union(MapFlags::EXECUTABLE)
+    .union(MapFlags::LOCKED)
+    .union(MapFlags::NO_RESERVE)
+    .union(MapFlags::POPULATE)
+    .union(MapFlags::NON_BLOCK)
+    .union(MapFlags::STACK)
+    .union(MapFlags::HUGE_TLB)
+    .union(MapFlags::UNINITIALIZED)
+    .union(MapFlags::from_bits_retain(HUGE_SIZE_MASK << HUGE_SIZE_SHIFT));
+const HUGE_SIZE_SHIFT: u32 = 26;
+const HUGE_SIZE_MASK: u64 = 0x3f;
+
+/// What `call` does to `space`.
+pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
+    let huge_len = huge_page_len(call)?;
+    let range = choose_range(space, call, huge_len)?;
+    let region = new_region(space, call, range)?;
+    if huge_len.is_some() {
+        return Err(Errno::NoMem.into());
+    }
+    let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
+    let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
+    let mut draft = Draft::new(space);
+    if let (MapSource::Anonymous, Backing::Object(object)) = (&call.source, &region.backing) {
+        draft.make_object(Arc::clone(object), range.pages());
+    }
+    let populate = match call.flags.intersection(MapFlags::POPULATE | MapFlags::NON_BLOCK) == MapFlags::POPULATE {
+        true => Populate::Now,
+        false => Populate::OnDemand,
+    };
+    place_region(&mut draft, range, region, target, populate)?;
+    draft.finish(Ok(range.start().as_u64()))
+}
+
+/// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
+pub(super) fn place_region(
+    draft: &mut Draft<'_>,
+    range: PageRange,
+    mut region: Region,
+    target: Target,
+    populate: Populate,
+) -> Result<(), Refusal> {
+    let space = draft.space;
+    check_wx(space, &region)?;
+    draft.check_modifiable(range)?;
+    check_split(space, range)?;
+    let replaced = sum(&draft.next, range);
+    let mut rest = draft.next.totals;
+    rest.virtual_pages -= replaced.virtual_pages;
+    if !space.may_expand(&rest, &region, range.pages().get()) {
+        return Err(Errno::NoMem.into());
+    }
+    if space.is_accountable(&region) {
+        region.flags |= RegionFlags::COMMITTED;
+    }
+    draft.lock_errno(Errno::Again);
+    draft.op(Op::Map { range, region: region.clone(), target, populate });
+    draft.place(range, region, target);
+    Ok(())
+}
+
+fn sum(state: &State, range: PageRange) -> Totals {
+    let mut sum = Totals::default();
+    for (part, region) in parts(&state.map, range) {
+        sum.add(Totals::of(region, part.pages()));
+    }
+    sum
+}
+
+/// Refuses a hole in the middle of a region when there is no room for one region more.
+pub(super) fn check_split(space: &Space, range: PageRange) -> Result<(), Refusal> {
+    let map = &space.state.map;
+    let is_middle = map
+        .get(range.start())
+        .is_some_and(|entry| entry.range.start() < range.start() && range.end() < entry.range.end());
+    if is_middle && map.len() as u64 >= space.config.regions_max {
+        return Err(Errno::NoMem.into());
+    }
+    Ok(())
+}
+
+/// W^X at mmap (`include/linux/mman.h:map_deny_write_exec`).
+fn check_wx(space: &Space, region: &Region) -> Result<(), Refusal> {
+    if space.config.policy.wx == WxPolicy::Deny && region.prot.contains(Prot::WRITE | Prot::EXEC) {
+        return Err(Refusal::new(Errno::Acces, Cause::WxPolicy));
+    }
+    Ok(())
+}
+
+/// The length rounded to huge pages, where those are asked for (`mm/mmap.c:ksys_mmap_pgoff`).
+fn huge_page_len(call: &MmapRequest) -> Result<Option<u64>, Errno> {
+    let size = match &call.source {
+        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_PAGES) => 2 << 20,
+        MapSource::File(_) if call.flags.contains(MapFlags::HUGE_TLB) => return Err(Errno::Inval),
+        MapSource::Anonymous if call.flags.contains(MapFlags::HUGE_TLB) => {
+            match (call.flags.bits() >> HUGE_SIZE_SHIFT) & HUGE_SIZE_MASK {
+                0 | 21 => 2 << 20,
+                30 => 1 << 30,
+                _ => return Err(Errno::Inval),
+            }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(call.len.wrapping_add(size - 1) & !(size - 1)))
+}
+
+/// Where the mapping goes (`do_mmap` up to the lock checks).
+fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Result<PageRange, Refusal> {
+    let len = huge_len.unwrap_or(call.len);
+    if len == 0 {
+        return Err(Errno::Inval.into());
+    }
+    let is_fixed = call.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NO_REPLACE);
+    let addr = if is_fixed { call.addr } else { round_hint(space, call.addr) };
+    let len = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    if len == 0 {
+        return Err(Errno::NoMem.into());
+    }
+    if space.state.map.len() as u64 > space.config.regions_max {
+        return Err(Errno::NoMem.into());
+    }
+    let placement = match call.flags {
+        _ if is_fixed => Placement::Fixed,
+        flags if flags.contains(MapFlags::LOW_2G) => Placement::Low2G,
+        flags if flags.contains(MapFlags::ABOVE_4G) => Placement::Above4G,
+        _ => Placement::Anywhere,
+    };
+    let alignment = huge_alignment(call);
+    let start = find(space, &PlaceRequest { addr, len, offset: call.offset, placement, alignment })?;
+    let range = PageRange::from_len(start, len).ok_or(Errno::NoMem)?;
+    if call.flags.contains(MapFlags::FIXED_NO_REPLACE) && !space.state.map.is_free(range) {
+        return Err(Errno::Exist.into());
+    }
+    Ok(range)
+}
+
+fn huge_alignment(call: &MmapRequest) -> HugeAlignment {
+    match &call.source {
+        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_ALIGNED) => HugeAlignment::Always,
+        MapSource::File(_) => HugeAlignment::Never,
+        MapSource::Anonymous if call.flags.contains(MapFlags::SHARED) => HugeAlignment::Never,
+        MapSource::Anonymous => HugeAlignment::WholeOnly,
+    }
+}
+
+/// A hint below the lowest address is moved there (`mm/mmap.c:round_hint_to_min`).
+fn round_hint(space: &Space, hint: u64) -> u64 {
+    let hint = hint & !(PAGE_SIZE - 1);
+    let min = space.config.layout.min_addr.as_u64();
+    if hint != 0 && hint < min { min.next_multiple_of(PAGE_SIZE) } else { hint }
+}
+
+/// The region that the call asks for (`do_mmap` from the lock checks on).
+fn new_region(space: &Space, call: &MmapRequest, range: PageRange) -> Result<Region, Refusal> {
+    let mut region = Region::anonymous(prot_from_word(call.prot));
+    for (flag, property) in [
+        (MapFlags::GROWS_DOWN, RegionFlags::GROWS_DOWN),
+        (MapFlags::LOCKED, RegionFlags::LOCKED),
+        (MapFlags::STACK, RegionFlags::NO_HUGE_PAGE),
+        (MapFlags::NO_RESERVE, RegionFlags::NO_RESERVE),
+    ] {
+        region.flags.set(property, call.flags.contains(flag));
+    }
+    region.flags |= space.state.lock_future;
+    if call.flags.contains(MapFlags::LOCKED) && !space.can_lock() {
+        return Err(Errno::Perm.into());
+    }
+    if !space.may_lock(&space.state.totals, &region, range.pages().get()) {
+        return Err(Errno::Again.into());
+    }
+    match &call.source {
+        MapSource::Anonymous => anonymous_region(space, call, range, region),
+        MapSource::File(file) => file_region(call, file, range, region),
+    }
+}
+
+fn anonymous_region(
+    space: &Space,
+    call: &MmapRequest,
+    range: PageRange,
+    mut region: Region,
+) -> Result<Region, Refusal> {
+    let grows_down = region.flags.contains(RegionFlags::GROWS_DOWN);
+    match call.flags & MapFlags::TYPE {
+        MapFlags::PRIVATE => {}
+        MapFlags::SHARED if grows_down => return Err(Errno::Inval.into()),
+        MapFlags::SHARED => {
+            let charge = space.config.account.empty_charge(Resource::Committed);
+            let object = MemoryObject::with_charge(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", charge);
+            region.backing = Backing::Object(object);
+            region.delta = range.first_page().wrapping_neg();
+            region.flags |= RegionFlags::SHARED;
+        }
+        MapFlags::DROPPABLE => {
+            if call.flags.intersects(MapFlags::LOCKED | MapFlags::HUGE_TLB) || grows_down {
+                return Err(Errno::Inval.into());
+            }
+            region.flags |=
+                RegionFlags::DROPPABLE | RegionFlags::NO_RESERVE | RegionFlags::WIPE_ON_FORK | RegionFlags::DONT_DUMP;
+        }
+        _ => return Err(Errno::Inval.into()),
+    }
+    Ok(region)
+}
+
+fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region: Region) -> Result<Region, Refusal> {
+    let is_writable = file.traits.contains(FileTraits::WRITABLE);
+    let kind = call.flags & MapFlags::TYPE;
+    match kind {
+        MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
+            // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
+            if kind == MapFlags::SHARED_VALIDATE && !VALIDATED.contains(call.flags) {
+                return Err(Errno::OpNotSupp.into());
+            }
+            let is_append_only = file.traits.contains(FileTraits::APPEND_ONLY);
+            if region.prot.contains(Prot::WRITE) && !is_writable || is_append_only && is_writable {
+                return Err(Errno::Acces.into());
+            }
+            region.flags |= RegionFlags::SHARED;
+            region.prot_max.set(Prot::WRITE, is_writable);
+        }
+        MapFlags::PRIVATE => {}
+        _ => return Err(Errno::Inval.into()),
+    }
+    if !file.traits.contains(FileTraits::READABLE) {
+        return Err(Errno::Acces.into());
+    }
+    if file.traits.contains(FileTraits::NO_EXEC) {
+        if region.prot.contains(Prot::EXEC) {
+            return Err(Errno::Perm.into());
+        }
+        region.prot_max.remove(Prot::EXEC);
+    }
+    if file.traits.contains(FileTraits::NOT_MAPPABLE) {
+        return Err(Errno::NoDev.into());
+    }
+    if region.flags.contains(RegionFlags::GROWS_DOWN) {
+        return Err(Errno::Inval.into());
+    }
+    region.backing = Backing::Object(Arc::clone(&file.object));
+    region.delta = (call.offset >> PAGE_SHIFT).wrapping_sub(range.first_page());
+    Ok(region)
+}

@@ -1,0 +1,350 @@
+//! mremap(2): `mm/mremap.c` of Linux 6.18, where `MREMAP_FIXED` without a change of size may move several
+//! regions at once.
+//!
+//! ```text
+//! new size        no new address            MREMAP_FIXED / MREMAP_DONTUNMAP
+//! smaller         unmap the tail            unmap the target, unmap the tail, move
+//! the same        nothing                   unmap the target, move (region by region)
+//! larger          grow in place, else move  unmap the target, move and grow
+//! old size 0      map the shared pages again, at a new place
+//! ```
+//!
+//! Differs from Linux: what `MREMAP_DONTUNMAP` leaves behind stays charged, since it can be written again.
+//! Linux forgets that charge.
+
+use alloc::vec::Vec;
+
+use super::munmap::unmap;
+use super::place::{HugeAlignment, PlaceRequest, Placement, find};
+use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::space::{Space, parts};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::linux::{MremapRequest, RemapFlags};
+use crate::provider::{Op, Source, Target};
+use crate::region::{Backing, Region, RegionFlags};
+use crate::vmmap::Entry;
+
+/// Regions that must not be grown, and whose old place cannot be kept.
+const UNGROWABLE: RegionFlags = RegionFlags::DONT_EXPAND.union(RegionFlags::PFN_MAP);
+
+/// The call with its sizes rounded to pages and its words checked.
+struct Remap {
+    addr: u64,
+    old_len: u64,
+    new_len: u64,
+    flags: RemapFlags,
+    new_addr: u64,
+}
+
+/// What `call` does to `space`.
+pub(super) fn plan(space: &Space, call: &MremapRequest) -> Result<Plan, Refusal> {
+    let remap = check_words(space, call)?;
+    if remap.flags.contains(RemapFlags::FIXED) && remap.old_len == remap.new_len {
+        return move_all(space, &remap);
+    }
+    let entry = space.state.map.get(VirtAddr::new(remap.addr)).ok_or(Errno::Fault)?;
+    check_region(space, &remap, &entry)?;
+    let mut draft = Draft::new(space);
+    draft.lock_errno(Errno::Again);
+    let outcome = if remap.has_new_addr() {
+        move_to(&mut draft, &remap)
+    } else if remap.new_len <= remap.old_len {
+        shrink(&mut draft, &remap).map(|()| remap.addr)
+    } else {
+        expand(&mut draft, &remap, entry.region)
+    };
+    // What was unmapped at the target stays so when the move is refused after it.
+    draft.finish(outcome)
+}
+
+impl Remap {
+    /// Whether the pages certainly go elsewhere.
+    fn has_new_addr(&self) -> bool {
+        self.flags.intersects(RemapFlags::FIXED | RemapFlags::DONT_UNMAP)
+    }
+
+    fn growth(&self) -> u64 {
+        self.old_len.abs_diff(self.new_len) >> PAGE_SHIFT
+    }
+
+    fn source(&self) -> Source {
+        if self.flags.contains(RemapFlags::DONT_UNMAP) { Source::Kept } else { Source::Removed }
+    }
+}
+
+/// The checks that need no region (`check_mremap_params`).
+fn check_words(space: &Space, call: &MremapRequest) -> Result<Remap, Errno> {
+    let round_up = |len: u64| len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let remap = Remap {
+        addr: call.addr,
+        old_len: round_up(call.old_len),
+        new_len: round_up(call.new_len),
+        flags: call.flags,
+        new_addr: call.new_addr,
+    };
+    let known = RemapFlags::MAY_MOVE | RemapFlags::FIXED | RemapFlags::DONT_UNMAP;
+    let task_end = space.task_end();
+    if !known.contains(remap.flags)
+        || !remap.addr.is_multiple_of(PAGE_SIZE)
+        || remap.new_len == 0
+        || remap.new_len > task_end
+    {
+        return Err(Errno::Inval);
+    }
+    if !remap.has_new_addr() {
+        return Ok(remap);
+    }
+    let is_resized = remap.old_len != remap.new_len;
+    let old_end = remap.addr.wrapping_add(remap.old_len);
+    if remap.new_addr > task_end - remap.new_len
+        || !remap.new_addr.is_multiple_of(PAGE_SIZE)
+        || !remap.flags.contains(RemapFlags::MAY_MOVE)
+        || remap.flags.contains(RemapFlags::DONT_UNMAP) && is_resized
+        || old_end > remap.new_addr && remap.new_addr + remap.new_len > remap.addr
+    {
+        return Err(Errno::Inval);
+    }
+    if space.state.map.len() as u64 + 2 >= space.config.regions_max.saturating_sub(3) {
+        return Err(Errno::NoMem);
+    }
+    Ok(remap)
+}
+
+/// The checks of the region at the old address (`check_prep_vma`).
+fn check_region(space: &Space, remap: &Remap, entry: &Entry<'_>) -> Result<(), Refusal> {
+    let region = entry.region;
+    check_modifiable(region)?;
+    if !remap.has_new_addr() && remap.new_len <= remap.old_len {
+        return Ok(());
+    }
+    if remap.old_len == 0 && !region.is_shared() {
+        return Err(Errno::Inval.into());
+    }
+    if remap.flags.contains(RemapFlags::DONT_UNMAP) && region.flags.intersects(UNGROWABLE) {
+        return Err(Errno::Inval.into());
+    }
+    if remap.old_len > extent_end(space, entry) - remap.addr {
+        return Err(Errno::Fault.into());
+    }
+    if remap.new_len == remap.old_len {
+        return Ok(());
+    }
+    let offset = region.page_offset(VirtAddr::new(remap.addr));
+    if offset.checked_add(remap.new_len >> PAGE_SHIFT).is_none() {
+        return Err(Errno::Inval.into());
+    }
+    if region.flags.intersects(UNGROWABLE) {
+        return Err(Errno::Fault.into());
+    }
+    if !space.may_lock(&space.state.totals, region, remap.growth()) {
+        return Err(Errno::Again.into());
+    }
+    if !space.may_expand(&space.state.totals, region, remap.growth()) {
+        return Err(Errno::NoMem.into());
+    }
+    Ok(())
+}
+
+/// Where the run of regions ends that Linux sees as one with `entry`: what we charge tells them apart for us
+/// alone.
+fn extent_end(space: &Space, entry: &Entry<'_>) -> u64 {
+    let mut last = *entry;
+    while let Some(next) = space.state.map.get(last.range.end()) {
+        if !is_one_to_linux(last.region, next.region) {
+            break;
+        }
+        last = next;
+    }
+    last.range.end().as_u64()
+}
+
+fn is_one_to_linux(a: &Region, b: &Region) -> bool {
+    let plain = |flags: RegionFlags| flags - RegionFlags::COMMITTED;
+    a.backing == b.backing
+        && a.delta == b.delta
+        && a.prot == b.prot
+        && a.prot_max == b.prot_max
+        && plain(a.flags) == plain(b.flags)
+}
+
+/// Unmaps what is beyond the new size, whatever lies there.
+fn shrink(draft: &mut Draft<'_>, remap: &Remap) -> Result<(), Refusal> {
+    if remap.new_len == remap.old_len {
+        return Ok(());
+    }
+    let tail_start = remap.addr + remap.new_len;
+    let tail_len = remap.old_len - remap.new_len;
+    if tail_start > draft.space.task_end() || tail_len > draft.space.task_end() - tail_start {
+        return Err(Errno::Inval.into());
+    }
+    let tail = PageRange::from_len(VirtAddr::new(tail_start), tail_len).ok_or(Errno::Inval)?;
+    unmap(draft, tail)
+}
+
+/// Grows in place if the region ends here and there is room, else moves if that is allowed (`expand_vma`).
+fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, Refusal> {
+    let space = draft.space;
+    if let Some((from, to)) = room_to_grow(space, remap) {
+        let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
+        let added = to.from(from.end()).ok_or(Errno::Inval)?;
+        draft.next.insert(added, last.region.clone());
+        draft.op(Op::Grow { from, to });
+        return Ok(remap.addr);
+    }
+    if !remap.flags.contains(RemapFlags::MAY_MOVE) {
+        return Err(Errno::NoMem.into());
+    }
+    let place = find_place(space, remap, region)?;
+    relocate(draft, remap, place, Target::Vacant)
+}
+
+/// The range now and then, if the pages to be added are free (`vrm_can_expand_in_place`).
+fn room_to_grow(space: &Space, remap: &Remap) -> Option<(PageRange, PageRange)> {
+    let start = VirtAddr::new(remap.addr);
+    let from = PageRange::from_len(start, remap.old_len)?;
+    let to = PageRange::from_len(start, remap.new_len)?;
+    let is_region_end = match space.state.map.get(VirtAddr::new(from.end().as_u64() - 1)) {
+        Some(last) => last.range.end() == from.end(),
+        None => false,
+    };
+    let is_free =
+        is_region_end && to.end().as_u64() <= space.task_end() && space.state.map.is_free(to.from(from.end())?);
+    is_free.then_some((from, to))
+}
+
+/// `MREMAP_FIXED` and `MREMAP_DONTUNMAP` (`mremap_to`).
+fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
+    let space = draft.space;
+    let old = VirtAddr::new(remap.addr);
+    let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
+    let place = find_place(space, remap, &region)?;
+    let mut target = Target::Vacant;
+    if remap.flags.contains(RemapFlags::FIXED) {
+        let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
+        draft.check_modifiable(to)?;
+        if !draft.next.map.is_free(to) {
+            draft.next.remove(to);
+            target = Target::Replace;
+        }
+    }
+    if remap.flags.contains(RemapFlags::DONT_UNMAP)
+        && !space.may_expand(&draft.next.totals, &region, remap.old_len >> PAGE_SHIFT)
+    {
+        return Err(Errno::NoMem.into());
+    }
+    // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
+    let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
+    let moved = relocate(draft, &kept, place, target)?;
+    if remap.new_len < remap.old_len {
+        shrink(draft, remap)?;
+    }
+    Ok(moved)
+}
+
+/// Where the pages go (`vrm_set_new_addr`).
+fn find_place(space: &Space, remap: &Remap, region: &Region) -> Result<VirtAddr, Errno> {
+    let is_fixed = remap.flags.contains(RemapFlags::FIXED);
+    let alignment = match (&region.backing, region.is_shared()) {
+        (Backing::Anonymous, false) => HugeAlignment::WholeOnly,
+        _ => HugeAlignment::Never,
+    };
+    let offset = match region.backing {
+        // The kernel counts private anonymous pages from address 0.
+        Backing::Anonymous => remap.addr,
+        Backing::Object(_) => region.page_offset(VirtAddr::new(remap.addr)) << PAGE_SHIFT,
+    };
+    find(
+        space,
+        &PlaceRequest {
+            addr: if remap.has_new_addr() { remap.new_addr } else { 0 },
+            len: remap.new_len,
+            offset,
+            placement: if is_fixed { Placement::Fixed } else { Placement::Anywhere },
+            alignment,
+        },
+    )
+}
+
+/// Moves the pages, or shows them a second time if the old size is 0 (`move_vma`).
+fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Target) -> Result<u64, Refusal> {
+    let space = draft.space;
+    if space.state.map.len() as u64 >= space.config.regions_max.saturating_sub(3) {
+        return Err(Errno::NoMem.into());
+    }
+    let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
+    let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
+        return duplicate(draft, remap, to, target);
+    };
+    let moved: Vec<(PageRange, Region)> =
+        parts(&draft.next.map, from).map(|(part, region)| (part, region.clone())).collect();
+    if remap.source() == Source::Removed {
+        draft.next.remove(from);
+    } else {
+        draft.next.update(from, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
+    }
+    let Some((_, last)) = moved.last().cloned() else { return Err(Errno::Fault.into()) };
+    for (part, region) in moved {
+        let start = to.first_page() + (part.first_page() - from.first_page());
+        let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
+        draft.next.insert(here, shifted(&region, part, here));
+    }
+    let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
+    if let Some(added) = to.from(end_of_moved) {
+        draft.next.insert(added, shifted(&last, from, to));
+    }
+    draft.op(Op::Move { from, to, source: remap.source() });
+    Ok(to.start().as_u64())
+}
+
+fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {
+    let from = VirtAddr::new(remap.addr);
+    let entry = draft.next.map.get(from).ok_or(Errno::Fault)?;
+    let mut region = entry.region.clone();
+    region.delta = region.page_offset(from).wrapping_sub(to.first_page());
+    draft.next.insert(to, region);
+    draft.op(Op::Duplicate { from, to, target });
+    Ok(to.start().as_u64())
+}
+
+/// `region` as it is after a move of its pages from `from` to `to`.
+fn shifted(region: &Region, from: PageRange, to: PageRange) -> Region {
+    let mut region = region.clone();
+    if matches!(region.backing, Backing::Object(_)) {
+        region.delta = region.delta.wrapping_add(from.first_page()).wrapping_sub(to.first_page());
+    }
+    region
+}
+
+/// A move without a change of size takes all regions of the range along, each to its own place, and leaves
+/// gaps as they are (`remap_move`).
+fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(space);
+    draft.lock_errno(Errno::Again);
+    let range = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len).ok_or(Errno::Fault)?;
+    let mut outcome: Result<u64, Refusal> = Err(Errno::Fault.into());
+    for (part, _) in parts(&space.state.map, range) {
+        if outcome.is_err() && part.start() != range.start() {
+            break;
+        }
+        let piece = Remap {
+            addr: part.start().as_u64(),
+            old_len: part.bytes(),
+            new_len: part.bytes(),
+            new_addr: remap.new_addr + (part.start().as_u64() - remap.addr),
+            flags: remap.flags,
+        };
+        let moved = match space.state.map.get(part.start()) {
+            Some(entry) => check_region(space, &piece, &entry).and_then(|()| move_to(&mut draft, &piece)),
+            None => Err(Errno::Fault.into()),
+        };
+        if let Err(refusal) = moved {
+            outcome = Err(refusal);
+            break;
+        }
+        if outcome.is_err() {
+            outcome = moved;
+        }
+    }
+    draft.finish(outcome)
+}

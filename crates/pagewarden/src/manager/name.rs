@@ -1,0 +1,52 @@
+//! prctl(2) with `PR_SET_VMA_ANON_NAME`: `mm/madvise.c:madvise_set_anon_name`.
+
+use alloc::sync::Arc;
+
+use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::space::{Space, parts};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::object::{MemoryObject, ObjectKind};
+use crate::provider::Op;
+use crate::region::{Backing, Region};
+
+/// What naming `len` bytes from `addr` does to `space`.
+pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryObject>>) -> Result<Plan, Refusal> {
+    let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
+    if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
+        return Err(Errno::Inval.into());
+    }
+    let mut draft = Draft::new(space);
+    let Some(range) = PageRange::from_len(VirtAddr::new(addr), rounded) else {
+        return draft.finish(Ok(0));
+    };
+    let mut next = range.start();
+    let mut has_hole = false;
+    for (part, region) in parts(&space.state.map, range) {
+        has_hole |= part.start() != next;
+        next = part.end();
+        if !may_be_named(region) {
+            return draft.finish(Err(Errno::BadF.into()));
+        }
+        check_modifiable(region)?;
+        let backing = name.map_or(Backing::Anonymous, |name| Backing::Object(Arc::clone(name)));
+        // Shared anonymous memory keeps its object, which says which pages it shows.
+        if !region.is_shared() {
+            draft.next.update(part, |region| region.backing = backing.clone());
+        }
+        draft.op(Op::Name { range: part, name: name.cloned() });
+    }
+    has_hole |= next < range.end();
+    draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
+}
+
+/// Only anonymous memory can be named, private or shared.
+fn may_be_named(region: &Region) -> bool {
+    match &region.backing {
+        Backing::Anonymous => true,
+        Backing::Object(object) => {
+            matches!(object.kind(), ObjectKind::NamedAnonymous | ObjectKind::SharedAnonymous)
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A plan, and the draft that it is written as.
+//!
+//! A [`Draft`] edits a copy of the state and notes the operations that make the platform agree. Copying is
+//! cheap: the map is persistent. [`Draft::finish`] checks the account and seals the draft as a [`Plan`].
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::space::{Space, State, parts};
+use crate::addr::{PageCount, PageRange};
+use crate::error::Errno;
+use crate::ledger::Resource;
+use crate::object::MemoryObject;
+use crate::provider::{Op, Target};
+use crate::region::{Region, RegionFlags};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// What the guest is told.
+    pub errno: Errno,
+    /// Whose decision it was.
+    pub cause: Cause,
+}
+
+/// Whose decision a refusal was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Linux would refuse it too.
+    Linux,
+    /// An account has too little left of this.
+    Limit(Resource),
+    /// Writable and executable memory is not allowed.
+    WxPolicy,
+    /// The pages belong to the platform.
+    FixedRegion,
+    /// The platform could not do it.
+    Platform,
+}
+
+impl Refusal {
+    pub(super) const fn new(errno: Errno, cause: Cause) -> Self {
+        Self { errno, cause }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno, Cause::Linux)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.errno, self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linux => "Linux",
+            Self::Limit(Resource::Virtual) => "reserve limit",
+            Self::Limit(Resource::Committed) => "commit limit",
+            Self::Limit(Resource::Locked) => "lock limit",
+            Self::Limit(Resource::Regions) => "map limit",
+            Self::WxPolicy => "W^X policy",
+            Self::FixedRegion => "fixed region",
+            Self::Platform => "platform",
+        })
+    }
+}
+
+/// What a request will do: operations, the state they lead to, and the answer.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Operations in order; what cannot be undone comes last.
+    pub(super) ops: Vec<Op>,
+    /// The state to publish when all operations have succeeded.
+    pub(super) next: State,
+    /// An object that the request makes, and the pages it costs.
+    pub(super) object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// What the guest is told when all operations have succeeded. An error here is one that Linux gives
+    /// together with a partial effect.
+    pub(super) outcome: Result<u64, Refusal>,
+    /// The generation of the space that the plan is for.
+    pub(super) generation: u64,
+}
+
+impl Plan {
+    /// The operations, in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// What the guest will be told.
+    ///
+    /// # Errors
+    /// The error that goes with a partial effect.
+    pub const fn outcome(&self) -> Result<u64, Refusal> {
+        self.outcome
+    }
+}
+
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    pub(super) space: &'a Space,
+    pub(super) next: State,
+    ops: Vec<Op>,
+    object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// What Linux says where locked memory runs out: it differs from call to call.
+    lock_errno: Errno,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(space: &'a Space) -> Self {
+        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+    }
+
+    /// Running out of locked memory is reported as `errno`.
+    pub(super) fn lock_errno(&mut self, errno: Errno) {
+        self.lock_errno = errno;
+    }
+
+    /// The request makes `object`, which costs `pages` by itself.
+    pub(super) fn make_object(&mut self, object: Arc<MemoryObject>, pages: PageCount) {
+        self.object = Some((object, pages));
+    }
+
+    pub(super) fn op(&mut self, op: Op) {
+        self.ops.push(op);
+    }
+
+    /// What is mapped in `range` goes, in the map and on the platform.
+    pub(super) fn unmap(&mut self, range: PageRange) {
+        self.next.remove(range);
+        self.op(Op::Unmap { range });
+    }
+
+    /// Gives `range` to `region` in the map; `Target::Replace` removes what is there.
+    pub(super) fn place(&mut self, range: PageRange, region: Region, target: Target) {
+        if target == Target::Replace {
+            self.next.remove(range);
+        }
+        self.next.insert(range, region);
+    }
+
+    /// Refuses to touch sealed regions (Linux) and those of the platform.
+    pub(super) fn check_modifiable(&self, range: PageRange) -> Result<(), Refusal> {
+        parts(&self.next.map, range).try_for_each(|(_, region)| check_modifiable(region))
+    }
+
+    /// Whether `pages` more can be committed on top of what the draft commits so far.
+    pub(super) fn can_commit(&self, pages: u64) -> bool {
+        let before = self.space.state.charged(Resource::Committed);
+        let growth = (self.next.charged(Resource::Committed) + pages).saturating_sub(before);
+        growth <= self.space.config.account.available(Resource::Committed)
+    }
+
+    /// Seals the draft.
+    ///
+    /// # Errors
+    /// The outcome's, if nothing was done before it; or the first limit of the account that is exceeded.
+    pub(super) fn finish(self, outcome: Result<u64, Refusal>) -> Result<Plan, Refusal> {
+        if self.ops.is_empty() {
+            outcome?;
+        }
+        let account = &self.space.config.account;
+        let object_pages = self.object.as_ref().map_or(0, |(_, pages)| pages.get());
+        for resource in Resource::ALL {
+            let (before, after) = (self.space.state.charged(resource), self.next.charged(resource));
+            let extra = if resource == Resource::Committed { object_pages } else { 0 };
+            let growth = after.saturating_sub(before) + extra;
+            if growth > 0 && growth > account.available(resource) {
+                return Err(self.over(resource));
+            }
+        }
+        let Self { space, next, ops, object, .. } = self;
+        Ok(Plan { ops, next, object, outcome, generation: space.generation })
+    }
+
+    fn over(&self, resource: Resource) -> Refusal {
+        Refusal::new(if resource == Resource::Locked { self.lock_errno } else { Errno::NoMem }, Cause::Limit(resource))
+    }
+}
+
+/// Refuses to change a sealed region (Linux) or one of the platform.
+pub(super) const fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+    if region.flags.contains(RegionFlags::FIXED) {
+        return Err(Refusal::new(Errno::Perm, Cause::FixedRegion));
+    }
+    if region.flags.contains(RegionFlags::SEALED) {
+        return Err(Refusal::new(Errno::Perm, Cause::Linux));
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The state of a space that requests change, with sums that are kept along.
+//!
+//! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
+
+use super::config::{NoReserve, SpaceConfig};
+use crate::addr::{PageCount, PageRange, VirtAddr};
+use crate::ledger::Resource;
+use crate::prot::Prot;
+use crate::region::{Region, RegionFlags};
+use crate::vmmap::{Entry, Vmmap};
+
+/// Pages of the map by what they count for. Each is the sum of [`Totals::of`] over all regions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// All pages (`mm->total_vm`).
+    pub virtual_pages: u64,
+    /// Private writable pages outside stacks, which `RLIMIT_DATA` limits (`mm->data_vm`).
+    pub data_pages: u64,
+    /// Pages of regions marked `COMMITTED`.
+    pub committed_pages: u64,
+    /// Pages of regions marked `LOCKED` (`mm->locked_vm`).
+    pub locked_pages: u64,
+    /// Pages of regions that grow down.
+    pub stack_pages: u64,
+    /// Pages that a fork leaves out.
+    pub dont_fork_pages: u64,
+}
+
+impl Totals {
+    /// What `pages` pages of `region` count for.
+    pub(super) fn of(region: &Region, pages: PageCount) -> Self {
+        let counted = |is_counted: bool| if is_counted { pages.get() } else { 0 };
+        Self {
+            virtual_pages: pages.get(),
+            data_pages: counted(is_data(region)),
+            committed_pages: counted(region.flags.contains(RegionFlags::COMMITTED)),
+            locked_pages: counted(region.flags.contains(RegionFlags::LOCKED)),
+            stack_pages: counted(region.flags.contains(RegionFlags::GROWS_DOWN)),
+            dont_fork_pages: counted(region.flags.contains(RegionFlags::DONT_FORK)),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.zip(other, |a, b| a + b);
+    }
+
+    pub(super) fn sub(&mut self, other: Self) {
+        self.zip(other, |a, b| a - b);
+    }
+
+    fn zip(&mut self, other: Self, combine: impl Fn(u64, u64) -> u64) {
+        self.virtual_pages = combine(self.virtual_pages, other.virtual_pages);
+        self.data_pages = combine(self.data_pages, other.data_pages);
+        self.committed_pages = combine(self.committed_pages, other.committed_pages);
+        self.locked_pages = combine(self.locked_pages, other.locked_pages);
+        self.stack_pages = combine(self.stack_pages, other.stack_pages);
+        self.dont_fork_pages = combine(self.dont_fork_pages, other.dont_fork_pages);
+    }
+}
+
+/// Whether `RLIMIT_DATA` counts the region (`mm/vma.c:is_data_mapping`).
+pub(super) fn is_data(region: &Region) -> bool {
+    region.prot.contains(Prot::WRITE) && !region.flags.intersects(RegionFlags::SHARED | RegionFlags::GROWS_DOWN)
+}
+
+/// What requests change.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) map: Vmmap,
+    /// Sums over `map`.
+    pub(super) totals: Totals,
+    /// The program break (`mm->brk`).
+    pub(super) brk: VirtAddr,
+    /// What mlockall with `MCL_FUTURE` gives to new regions: `LOCKED`, `LOCK_ON_FAULT` or nothing.
+    pub(super) lock_future: RegionFlags,
+    /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
+    pub(super) uncharged_pages: u64,
+}
+
+impl State {
+    /// Adds a region to the free `range`.
+    pub(super) fn insert(&mut self, range: PageRange, region: Region) {
+        self.totals.add(Totals::of(&region, range.pages()));
+        self.map.insert(range, region);
+    }
+
+    /// Removes whatever is in `range`.
+    pub(super) fn remove(&mut self, range: PageRange) {
+        let mut gone = Totals::default();
+        for (part, region) in parts(&self.map, range) {
+            gone.add(Totals::of(region, part.pages()));
+        }
+        self.totals.sub(gone);
+        self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
+        self.map.remove(range);
+    }
+
+    /// Changes the regions in `range`.
+    pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) {
+        let totals = &mut self.totals;
+        self.map.update(range, |part, region| {
+            totals.sub(Totals::of(region, part.pages()));
+            change(region);
+            totals.add(Totals::of(region, part.pages()));
+        });
+    }
+
+    /// What the account holds for this state.
+    pub(super) fn charged(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Virtual => self.totals.virtual_pages,
+            Resource::Committed => self.totals.committed_pages - self.uncharged_pages,
+            Resource::Locked => self.totals.locked_pages,
+            Resource::Regions => self.map.len() as u64,
+        }
+    }
+}
+
+/// The parts of regions that lie inside `range`, lowest first.
+pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
+    map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
+}
+
+/// One address space without its platform: what planning looks at.
+#[derive(Debug)]
+pub(super) struct Space {
+    pub(super) config: SpaceConfig,
+    pub(super) state: State,
+    /// Counts published states, so that a plan for an older one is recognised.
+    pub(super) generation: u64,
+}
+
+impl Space {
+    /// The end of the addresses that programs may use.
+    pub(super) const fn task_end(&self) -> u64 {
+        self.config.layout.task_end.as_u64()
+    }
+
+    /// Whether `region` must be charged page by page (`mm/vma.c:accountable_mapping`).
+    ///
+    /// Differs from Linux: `MAP_NORESERVE` is charged too unless the policy trusts it, as Linux does in
+    /// overcommit mode 2; else a budget could be escaped by setting a flag.
+    pub(super) fn is_accountable(&self, region: &Region) -> bool {
+        let is_trusted =
+            region.flags.contains(RegionFlags::NO_RESERVE) && self.config.policy.no_reserve == NoReserve::Free;
+        region.prot.contains(Prot::WRITE)
+            && !region.is_shared()
+            && !region.flags.contains(RegionFlags::DROPPABLE)
+            && !is_trusted
+    }
+
+    /// Whether `more` pages of a region like `region` stay within `RLIMIT_AS` and `RLIMIT_DATA`
+    /// (`mm/vma.c:may_expand_vm`).
+    pub(super) fn may_expand(&self, totals: &Totals, region: &Region, more: u64) -> bool {
+        let limit = |bytes: u64| PageCount::from_bytes_down(bytes).get();
+        let limits = &self.config.limits;
+        if totals.virtual_pages.saturating_add(more) > limit(limits.address_space) {
+            return false;
+        }
+        !is_data(region) || totals.data_pages.saturating_add(more) <= limit(limits.data)
+    }
+
+    /// Whether `more` pages of a region like `region` stay within `RLIMIT_MEMLOCK`
+    /// (`mm/mmap.c:mlock_future_ok`).
+    pub(super) fn may_lock(&self, totals: &Totals, region: &Region, more: u64) -> bool {
+        use super::config::Privileges;
+        if !region.flags.contains(RegionFlags::LOCKED) || self.config.privileges.contains(Privileges::LOCK) {
+            return true;
+        }
+        totals.locked_pages.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
+    }
+
+    /// Whether the guest may lock anything at all (`mm/mlock.c:can_do_mlock`).
+    pub(super) fn can_lock(&self) -> bool {
+        use super::config::Privileges;
+        self.config.limits.locked != 0 || self.config.privileges.contains(Privileges::LOCK)
+    }
+}

@@ -1,0 +1,197 @@
+//! Single calls: what they cost, who refuses them, where they end up.
+
+use super::board::{Board, check};
+use super::{BASE, READ, RW, config, fixed, manager, mmap, mprotect, mremap, munmap};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::ledger::{Limits, Resource, ResourceLedger};
+use crate::linux::{MapFlags, RemapFlags, Request};
+use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Refusal, WxPolicy};
+use crate::prot::Prot;
+use crate::region::{Region, RegionFlags};
+
+const PAGES_40: Limits = Limits::UNLIMITED.with(Resource::Committed, 40);
+
+fn over(resource: Resource) -> Refusal {
+    Refusal { errno: Errno::NoMem, cause: Cause::Limit(resource) }
+}
+
+#[test]
+fn only_private_writable_memory_is_committed() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    let used = || ledger.root().used(Resource::Committed);
+    manager.call(&fixed(1, 1000, 0)).unwrap();
+    assert_eq!(used(), 0, "a reservation costs nothing");
+    manager.call(&mprotect(1, 30, RW)).unwrap();
+    assert_eq!(used(), 30);
+    manager.call(&mprotect(1, 30, 0)).unwrap();
+    assert_eq!(used(), 30, "its pages may hold data");
+    assert_eq!(manager.call(&mprotect(100, 11, RW)), Err(over(Resource::Committed)));
+    manager.call(&fixed(1, 30, 0)).unwrap();
+    assert_eq!(used(), 0, "mapped anew, the data is gone");
+    check(&manager);
+}
+
+#[test]
+fn noreserve_is_charged_unless_trusted() {
+    let request = mmap(1, 41, RW, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NO_RESERVE);
+    let (ledger, mut charged) = manager(PAGES_40);
+    assert_eq!(charged.call(&request), Err(over(Resource::Committed)));
+    let mut config = config(&ledger);
+    config.policy.no_reserve = NoReserve::Free;
+    let mut trusted = PageManager::new(config, Board::default());
+    trusted.call(&request).unwrap();
+    assert_eq!(ledger.root().used(Resource::Committed), 0);
+}
+
+#[test]
+fn shared_anonymous_memory_is_charged_once_and_until_its_last_region_goes() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    let used = || ledger.root().used(Resource::Committed);
+    manager.call(&mmap(1, 30, RW, MapFlags::SHARED | MapFlags::FIXED)).unwrap();
+    assert_eq!(used(), 30);
+    let child = manager.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap();
+    assert_eq!(used(), 30, "the child shares it");
+    manager.call(&munmap(1, 30)).unwrap();
+    assert_eq!(used(), 30, "the child still has it");
+    drop(child);
+    assert_eq!(used(), 0);
+    assert_eq!(manager.call(&mmap(1, 41, RW, MapFlags::SHARED)), Err(over(Resource::Committed)));
+    assert_eq!(used(), 0);
+}
+
+#[test]
+fn a_fork_pays_for_the_private_memory_of_the_child() {
+    let (ledger, mut parent) = manager(PAGES_40);
+    parent.call(&fixed(1, 25, RW)).unwrap();
+    let account = || ledger.root().child(Limits::UNLIMITED);
+    assert_eq!(parent.prepare_fork(account()).unwrap_err(), over(Resource::Committed));
+    parent.call(&munmap(1, 10)).unwrap();
+    let mut child = parent.prepare_fork(account()).unwrap().finish(parent.provider().clone());
+    assert_eq!(ledger.root().used(Resource::Committed), 30);
+    child.call(&munmap(1, 25)).unwrap();
+    check(&child);
+    drop(child);
+    assert_eq!(ledger.root().used(Resource::Committed), 15);
+}
+
+#[test]
+fn a_fork_for_free_pays_for_what_the_child_adds() {
+    let ledger = ResourceLedger::new(PAGES_40);
+    let mut config = config(&ledger);
+    config.policy.fork_charge = ForkCharge::Free;
+    let mut parent = PageManager::new(config, Board::default());
+    parent.call(&fixed(1, 25, RW)).unwrap();
+    let mut child =
+        parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(parent.provider().clone());
+    assert_eq!(ledger.root().used(Resource::Committed), 25);
+    child.call(&fixed(100, 5, RW)).unwrap();
+    child.call(&munmap(1, 25)).unwrap();
+    check(&child);
+    assert_eq!(ledger.root().used(Resource::Committed), 30);
+}
+
+#[test]
+fn locks_and_dont_fork_regions_are_not_inherited() {
+    let (ledger, mut parent) = manager(Limits::UNLIMITED);
+    parent.call(&fixed(1, 4, RW)).unwrap();
+    parent.call(&Request::Mlock { addr: BASE + PAGE_SIZE, len: PAGE_SIZE, flags: 0 }).unwrap();
+    parent.call(&Request::Madvise { addr: BASE + 3 * PAGE_SIZE, len: PAGE_SIZE, advice: 10 }).unwrap();
+    let child = parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(Board::default());
+    assert_eq!((child.totals().locked_pages, child.totals().virtual_pages), (0, 3));
+    assert_eq!((parent.totals().locked_pages, parent.totals().virtual_pages), (1, 4));
+    child.check_invariants();
+}
+
+#[test]
+fn mprotect_over_a_hole_changes_the_prefix() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    manager.call(&fixed(1, 2, RW)).unwrap();
+    manager.call(&fixed(4, 2, RW)).unwrap();
+    assert_eq!(manager.call(&mprotect(1, 5, READ)), Err(Errno::NoMem.into()));
+    let prots: std::vec::Vec<Prot> = manager.map().iter().map(|entry| entry.region.prot).collect();
+    assert_eq!(prots, [Prot::READ, Prot::READ | Prot::WRITE]);
+    check(&manager);
+}
+
+#[test]
+fn the_budget_also_ends_an_mprotect_after_its_prefix() {
+    let (_ledger, mut manager) = manager(PAGES_40);
+    manager.call(&fixed(1, 20, 0)).unwrap();
+    manager.call(&fixed(21, 30, READ)).unwrap();
+    assert_eq!(manager.call(&mprotect(1, 50, RW)), Err(over(Resource::Committed)));
+    assert_eq!(manager.totals().committed_pages, 20);
+    check(&manager);
+}
+
+#[test]
+fn wx_is_refused_at_mmap_and_at_mprotect() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut config = config(&ledger);
+    config.policy.wx = WxPolicy::Deny;
+    let mut manager = PageManager::new(config, Board::default());
+    let denied = Err(Refusal { errno: Errno::Acces, cause: Cause::WxPolicy });
+    assert_eq!(manager.call(&fixed(1, 1, 7)), denied);
+    manager.call(&fixed(1, 1, RW)).unwrap();
+    assert_eq!(manager.call(&mprotect(1, 1, 5)), denied, "it was writable before");
+    manager.call(&fixed(2, 1, 5)).unwrap();
+    assert_eq!(manager.call(&mprotect(2, 1, 7)), denied);
+    manager.call(&mprotect(2, 1, READ)).unwrap();
+    assert_eq!(manager.call(&mprotect(2, 1, 5)), denied, "nothing becomes executable");
+    check(&manager);
+}
+
+#[test]
+fn no_request_touches_a_fixed_region() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let range = PageRange::from_len(VirtAddr::new(BASE + 4 * PAGE_SIZE), PAGE_SIZE).unwrap();
+    let mut region = Region::anonymous(Prot::READ);
+    region.flags = RegionFlags::FIXED;
+    manager.import(range, region).unwrap();
+    let text = manager.maps_text();
+    let fixed_region = Err(Refusal { errno: Errno::Perm, cause: Cause::FixedRegion });
+    for request in [
+        fixed(2, 4, RW),
+        munmap(4, 1),
+        mprotect(4, 1, RW),
+        mremap((4, 1), (8, 1), RemapFlags::MAY_MOVE | RemapFlags::FIXED),
+        mremap((4, 1), (8, 2), RemapFlags::MAY_MOVE),
+        Request::Madvise { addr: BASE + 4 * PAGE_SIZE, len: PAGE_SIZE, advice: 4 },
+    ] {
+        assert_eq!(manager.call(&request), fixed_region, "{request:?}");
+        assert_eq!(manager.maps_text(), text);
+    }
+    assert_eq!(manager.provider().runs, 0, "nothing reached the platform");
+}
+
+#[test]
+fn the_break_stays_where_a_limit_is() {
+    let (_ledger, mut manager) = manager(PAGES_40);
+    let start = 0x20_0000;
+    assert_eq!(manager.call(&Request::Brk { addr: start + 40 * PAGE_SIZE }), Ok(start + 40 * PAGE_SIZE));
+    assert_eq!(manager.call(&Request::Brk { addr: start + 41 * PAGE_SIZE }), Ok(start + 40 * PAGE_SIZE));
+    assert_eq!(manager.call(&Request::Brk { addr: start + 1 }), Ok(start + 1));
+    assert_eq!(manager.call(&Request::Brk { addr: 0 }), Ok(start + 1));
+    assert_eq!(manager.call(&Request::Brk { addr: u64::MAX }), Ok(start + 1));
+    assert_eq!(manager.totals().committed_pages, 1);
+    check(&manager);
+}
+
+#[test]
+fn a_plan_that_is_out_of_date_is_refused() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let plan = manager.plan(&fixed(1, 1, RW)).unwrap();
+    manager.call(&fixed(1, 2, READ)).unwrap();
+    assert_eq!(manager.apply(plan), Err(Refusal { errno: Errno::Again, cause: Cause::Platform }));
+    check(&manager);
+}
+
+#[test]
+fn what_a_move_leaves_behind_stays_charged() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    manager.call(&fixed(1, 10, RW)).unwrap();
+    let flags = RemapFlags::MAY_MOVE | RemapFlags::DONT_UNMAP;
+    manager.call(&mremap((1, 10), (100, 10), flags)).unwrap();
+    assert_eq!(ledger.root().used(Resource::Committed), 20);
+    check(&manager);
+}

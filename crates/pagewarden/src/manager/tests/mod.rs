@@ -1,0 +1,73 @@
+//! Tests of the manager over a provider that is an array of pages.
+//!
+//! Linux's own answers are compared with the kernel elsewhere; here the subject is that manager, platform
+//! and ledger agree after every request, whether it succeeded, was refused or failed half way.
+
+mod board;
+mod calls;
+mod random;
+
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::ledger::{Limits, ResourceLedger};
+use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
+use crate::manager::{Break, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use crate::vmmap::Direction;
+use board::Board;
+
+/// Where the tests map things.
+const BASE: u64 = 0x10_0000;
+const RW: u64 = 3;
+const READ: u64 = 1;
+
+/// A small space: 1 MiB to 17 MiB, heap at 2 MiB.
+fn config(ledger: &ResourceLedger) -> SpaceConfig {
+    SpaceConfig {
+        layout: Layout {
+            task_end: VirtAddr::new(0x110_0000),
+            mmap_base: VirtAddr::new(0x100_0000),
+            bottom_up_base: VirtAddr::new(0x40_0000),
+            direction: Direction::TopDown,
+            min_addr: VirtAddr::new(0x1_0000),
+        },
+        brk: Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 },
+        limits: ResourceLimits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, locked: u64::MAX },
+        privileges: Privileges::empty(),
+        regions_max: 1000,
+        policy: Policy::default(),
+        account: ledger.root().child(Limits::UNLIMITED),
+    }
+}
+
+fn manager(limits: Limits) -> (ResourceLedger, PageManager<Board>) {
+    let ledger = ResourceLedger::new(limits);
+    let manager = PageManager::new(config(&ledger), Board::default());
+    (ledger, manager)
+}
+
+fn mmap(page: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
+    let addr = if page == 0 { 0 } else { BASE + page * PAGE_SIZE };
+    let flags = flags | MapFlags::ANONYMOUS;
+    Request::Mmap(MmapRequest { addr, len: pages * PAGE_SIZE, prot, flags, source: MapSource::Anonymous, offset: 0 })
+}
+
+fn fixed(page: u64, pages: u64, prot: u64) -> Request {
+    mmap(page, pages, prot, MapFlags::PRIVATE | MapFlags::FIXED)
+}
+
+fn munmap(page: u64, pages: u64) -> Request {
+    Request::Munmap { addr: BASE + page * PAGE_SIZE, len: pages * PAGE_SIZE }
+}
+
+fn mprotect(page: u64, pages: u64, prot: u64) -> Request {
+    Request::Mprotect { addr: BASE + page * PAGE_SIZE, len: pages * PAGE_SIZE, prot }
+}
+
+fn mremap(from: (u64, u64), to: (u64, u64), flags: RemapFlags) -> Request {
+    Request::Mremap(MremapRequest {
+        addr: BASE + from.0 * PAGE_SIZE,
+        old_len: from.1 * PAGE_SIZE,
+        new_len: to.1 * PAGE_SIZE,
+        flags,
+        new_addr: BASE + to.0 * PAGE_SIZE,
+    })
+}

@@ -1,0 +1,110 @@
+//! Random requests around region edges, with and without a platform that fails.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::board::{Page, check};
+use super::{BASE, manager, mmap, mprotect, mremap, munmap};
+use crate::addr::PAGE_SIZE;
+use crate::ledger::{Limits, Resource};
+use crate::linux::{MapFlags, RemapFlags, Request};
+
+/// Pages of the window that requests name.
+const WINDOW: u64 = 24;
+
+fn flags() -> impl Strategy<Value = MapFlags> {
+    prop_oneof![
+        4 => Just(MapFlags::PRIVATE | MapFlags::FIXED),
+        2 => Just(MapFlags::SHARED | MapFlags::FIXED),
+        1 => Just(MapFlags::PRIVATE),
+        1 => Just(MapFlags::SHARED),
+        1 => Just(MapFlags::PRIVATE | MapFlags::FIXED_NO_REPLACE),
+        1 => Just(MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NO_RESERVE),
+        1 => Just(MapFlags::PRIVATE | MapFlags::LOCKED),
+    ]
+}
+
+fn remap_flags() -> impl Strategy<Value = RemapFlags> {
+    (0_u64..8).prop_map(RemapFlags::from_bits_retain)
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let place = || (1..WINDOW, 0_u64..6);
+    prop_oneof![
+        4 => (place(), 0_u64..8, flags()).prop_map(|((page, pages), prot, flags)| mmap(page, pages, prot, flags)),
+        2 => place().prop_map(|(page, pages)| munmap(page, pages)),
+        3 => (place(), 0_u64..8).prop_map(|((page, pages), prot)| mprotect(page, pages, prot)),
+        3 => (place(), place(), remap_flags()).prop_map(|(from, to, flags)| mremap(from, to, flags)),
+        1 => (0_u64..40_000).prop_map(|bytes| Request::Brk { addr: 0x20_0000 + bytes }),
+        1 => (place(), 0_i32..26).prop_map(|((page, pages), advice)| Request::Madvise {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            advice,
+        }),
+        1 => (place(), 0_u64..2).prop_map(|((page, pages), flags)| Request::Mlock {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            flags,
+        }),
+        1 => (0_u64..8).prop_map(|flags| Request::Mlockall { flags }),
+        1 => Just(Request::Munlockall),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn manager_platform_and_ledger_agree(requests in prop::collection::vec(request(), 1..60)) {
+        let (ledger, mut manager) = manager(Limits::UNLIMITED.with(Resource::Committed, 40));
+        for request in &requests {
+            let before = manager.maps_text();
+            let planned = manager.plan(request).map(|plan| plan.outcome());
+            let answer = manager.call(request);
+            prop_assert_eq!(planned.unwrap_or_else(Err), answer, "the plan does not say what happens");
+            if let Err(refusal) = planned {
+                prop_assert_eq!(before, manager.maps_text(), "{} and yet something changed", refusal);
+            }
+            check(&manager);
+            prop_assert!(ledger.root().used(Resource::Committed) <= 40);
+        }
+        drop(manager);
+        for resource in Resource::ALL {
+            prop_assert_eq!(ledger.root().used(resource), 0, "{:?} leaked", resource);
+        }
+    }
+
+    #[test]
+    fn a_platform_failure_leaves_everything_as_it_was(
+        requests in prop::collection::vec(request(), 1..40),
+        fail_after in 0_usize..3,
+    ) {
+        let (ledger, mut manager) = manager(Limits::UNLIMITED);
+        for request in &requests {
+            let (before, pages) = (manager.maps_text(), manager.provider().pages.clone());
+            let used = Resource::ALL.map(|resource| ledger.root().used(resource));
+            manager.provider_mut().fail_after = Some(fail_after);
+            let answer = manager.call(request);
+            let has_failed = manager.provider_mut().fail_after.take().is_none();
+            if has_failed {
+                prop_assert!(answer.is_err());
+                prop_assert_eq!(&before, &manager.maps_text());
+                if is_undoable(request, &pages) {
+                    prop_assert_eq!(&pages, &manager.provider().pages);
+                    check(&manager);
+                }
+                prop_assert_eq!(used, Resource::ALL.map(|resource| ledger.root().used(resource)));
+                manager.provider_mut().pages = pages;
+            }
+            check(&manager);
+        }
+    }
+}
+
+/// What a move replaces at its target is gone; everything else can be brought back.
+fn is_undoable(request: &Request, pages: &BTreeMap<u64, Page>) -> bool {
+    let Request::Mremap(call) = request else { return true };
+    let first = call.new_addr / PAGE_SIZE;
+    !call.flags.contains(RemapFlags::FIXED) || pages.range(first..first + call.new_len / PAGE_SIZE).next().is_none()
+}
