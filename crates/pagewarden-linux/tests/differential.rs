@@ -3,6 +3,8 @@
 //! `PAGEWARDEN_SEED`, `PAGEWARDEN_CALLS` and `PAGEWARDEN_DIFFERENCES` set the first seed, how many calls are
 //! compared at least, and how many differing programs are shrunk before the test gives up.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
