@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pagewarden_linux::oracle::c_source::c_source;
 use pagewarden_linux::oracle::text::parse_programs;
-use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, check, generate, shrink};
+use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, check, generate, planned, shrink};
 
 const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
@@ -47,6 +47,39 @@ fn agree(sides: [Side; 2], calls: u64) {
 #[test]
 fn host_answers_the_same_twice() {
     agree([Side::Native, Side::Native], DEFAULT_CALLS / 10);
+}
+
+#[test]
+fn planner_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    let seed = setting("PAGEWARDEN_SEED", 1);
+    let calls = usize::try_from(setting("PAGEWARDEN_CALLS", 2_000)).unwrap();
+    let most = usize::try_from(setting("PAGEWARDEN_DIFFERENCES", 1)).unwrap();
+    let programs: Vec<Program> = (seed..).take(calls / STEPS).map(|seed| generate(seed, STEPS)).collect();
+    let differences = planned::differences(&runner, &programs).unwrap();
+    println!("seed {seed}: {} of {} programs differ", differences.len(), programs.len());
+    let mut seen = std::collections::BTreeMap::new();
+    for (index, d) in &differences {
+        if let Some((l, r)) = d.left.lines.iter().zip(&d.right.lines).find(|(l, r)| l != r) {
+            let k = l.split(' ').next().unwrap().parse::<usize>().ok();
+            let call = k.map_or("state", |k| d.program.steps[k].call.name());
+            let f = |s: &str| s.split(' ').skip(1).map(|w| if w.starts_with("0x") || k.is_none() { "V" } else { w }).collect::<Vec<_>>().join(" ");
+            let e = seen.entry(format!("{call} {} / {}", f(l), f(r))).or_insert((0, vec![]));
+            e.0 += 1;
+            e.1.push(*index);
+        }
+    }
+    for (k, (n, v)) in &seen { println!("{n} {k} {v:?}"); }
+    let firsts: Vec<usize> = seen.values().flat_map(|(_, v)| v.iter().copied().take(2)).collect();
+    for (index, difference) in differences.iter().filter(|(i, _)| firsts.contains(i)).take(most) {
+        let differs =
+            &mut |program: &Program| !planned::differences(&runner, std::slice::from_ref(program)).unwrap().is_empty();
+        let small = shrink(&difference.program, 450, differs);
+        for (_, difference) in planned::differences(&runner, &[small]).unwrap() {
+            println!("seed {}\n{difference}", seed + *index as u64);
+        }
+    }
+    assert!(differences.is_empty(), "{} programs differ", differences.len());
 }
 
 /// Stands for an implementation with a mistake: it unmaps a page too many.

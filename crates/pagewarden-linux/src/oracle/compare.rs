@@ -166,7 +166,7 @@ fn split(printed: &str) -> Vec<Transcript> {
 
 impl Transcript {
     /// Adds a line; a region that continues the one before it is merged into it.
-    fn push(&mut self, line: &str) {
+    pub(super) fn push(&mut self, line: &str) {
         let merged = self.lines.last().and_then(|last| merge(last, line));
         match (merged, self.lines.last_mut()) {
             (Some(merged), Some(last)) => *last = merged,
@@ -179,14 +179,14 @@ impl Transcript {
 fn merge(first: &str, second: &str) -> Option<String> {
     let [first, second] = [region(first)?, region(second)?];
     let has_offsets = first.name.starts_with('/');
-    let continues = if has_offsets { first.offset + (first.end - first.start) } else { first.offset };
+    let continues = if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
     let equal =
         first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
     let MapLine { start, perms, offset, name, .. } = first;
     equal.then(|| format!("map {start:x}-{:x} {perms} {offset:x} {name}", second.end))
 }
 
-fn region(line: &str) -> Option<MapLine<'_>> {
+pub(super) fn region(line: &str) -> Option<MapLine<'_>> {
     let words = line.strip_prefix("map ")?;
     let (bounds, rest) = words.split_once(' ')?;
     let (perms, rest) = rest.split_once(' ')?;

@@ -15,6 +15,7 @@ mod guard;
 pub mod guest;
 mod interpret;
 pub mod outcome;
+pub mod planned;
 pub mod program;
 mod raw;
 pub mod shrink;

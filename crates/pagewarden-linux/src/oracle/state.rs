@@ -80,18 +80,17 @@ pub(super) fn record(guard: &Guard, maps: &mut Vec<u8>, out: &mut Vec<u8>) {
         return;
     }
     let text = std::str::from_utf8(maps).unwrap_or("");
-    let mut run = (0, 0);
-    for line in text.lines().filter_map(MapLine::parse) {
-        let MapLine { start, end, perms, offset, name } = line;
+    for MapLine { start, end, perms, offset, name } in text.lines().filter_map(MapLine::parse) {
         let _ = writeln!(out, "map {start:x}-{end:x} {perms} {offset:x} {name}");
-        if !perms.starts_with('r') {
-            continue;
-        }
-        if start != run.1 {
+    }
+    let mut run = (0, 0);
+    let readable = |line: &MapLine<'_>| line.perms.starts_with('r');
+    for line in text.lines().filter_map(MapLine::parse).filter(readable) {
+        if line.start != run.1 {
             record_run(guard, run, out);
-            run = (start, start);
+            run = (line.start, line.start);
         }
-        run.1 = end;
+        run.1 = line.end;
     }
     record_run(guard, run, out);
     // SAFETY: a break of 0 only asks.
