@@ -6,6 +6,7 @@
 //! * [`smaps`]: the same with figures, for people to look at.
 
 pub mod options;
+pub mod oracle;
 pub mod report;
 pub mod signal_death;
 pub mod smaps;
