@@ -3,9 +3,13 @@
 //! * [`traced`]: the guest is a separate, unmodified process; each of its memory calls stops it, is planned
 //!   by [`pagewarden::PageManager`] and carried out by the guest's own entry into the host kernel.
 //! * [`proc_maps`]: what the host says a process has mapped.
+//! * [`smaps`]: the same with figures, for people to look at.
 
 pub mod options;
+pub mod oracle;
 pub mod report;
+pub mod signal_death;
+pub mod smaps;
 
 pub use options::{OnExit, RunOptions, Verify};
 pub use report::{CallEvent, Exit, Observer, ProcessReport, RefusedCall, Report, RunError, RunOutcome, Usage};

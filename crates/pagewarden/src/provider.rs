@@ -113,7 +113,8 @@ pub enum Op {
         /// Which.
         advice: Advice,
     },
-    /// Lock or unlock mapped pages.
+    /// Lock or unlock mapped pages. An error says that not all of them could be made resident; they are locked
+    /// all the same, as with mlock(2).
     Lock {
         /// Where.
         range: PageRange,

@@ -15,8 +15,10 @@ pub struct Layout {
     pub bottom_up_base: VirtAddr,
     /// Which of the two is used first.
     pub direction: Direction,
-    /// No hint or search goes below (`vm.mmap_min_addr`).
+    /// No hint or search goes below: `vm.mmap_min_addr`, or more if a security module says so.
     pub min_addr: VirtAddr,
+    /// `MAP_FIXED` below this needs [`Privileges::MAP_LOW`] (`vm.mmap_min_addr`).
+    pub min_fixed_addr: VirtAddr,
 }
 
 /// The program break.
@@ -37,6 +39,8 @@ pub struct ResourceLimits {
     pub address_space: u64,
     /// `RLIMIT_DATA`.
     pub data: u64,
+    /// The hard limit of `RLIMIT_DATA`, which counts for mmap(2) when the soft one is 0.
+    pub data_max: u64,
     /// `RLIMIT_STACK`.
     pub stack: u64,
     /// `RLIMIT_MEMLOCK`.

@@ -141,7 +141,8 @@ fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
         Advice::DoDump => inval_if(flags.intersects(SPECIAL | RegionFlags::DROPPABLE)),
         Advice::PopulateRead => inval_if(!region.prot.contains(Prot::READ)),
         Advice::PopulateWrite => inval_if(!region.prot.contains(Prot::WRITE)),
-        Advice::GuardInstall | Advice::GuardRemove => inval_if(flags.intersects(SPECIAL | RegionFlags::LOCKED)),
+        Advice::GuardInstall => inval_if(flags.intersects(SPECIAL | RegionFlags::LOCKED)),
+        Advice::GuardRemove => inval_if(flags.intersects(SPECIAL)),
         _ => Ok(()),
     }
 }

@@ -40,11 +40,12 @@ const HUGE_SIZE_MASK: u64 = 0x3f;
 
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
-    let huge_len = huge_page_len(call)?;
-    let range = choose_range(space, call, huge_len)?;
+    let huge_page = huge_page_size(call)?;
+    let range = choose_range(space, call, huge_page)?;
     let region = new_region(space, call, range)?;
-    if huge_len.is_some() {
-        return Err(Errno::NoMem.into());
+    if let Some(page) = huge_page {
+        let is_bad = region.flags.contains(RegionFlags::GROWS_DOWN) || !call.offset.is_multiple_of(page);
+        return Err(if is_bad { Errno::Inval } else { Errno::NoMem }.into());
     }
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
@@ -115,32 +116,32 @@ fn check_wx(space: &Space, region: &Region) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The length rounded to huge pages, where those are asked for (`mm/mmap.c:ksys_mmap_pgoff`).
-fn huge_page_len(call: &MmapRequest) -> Result<Option<u64>, Errno> {
-    let size = match &call.source {
-        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_PAGES) => 2 << 20,
-        MapSource::File(_) if call.flags.contains(MapFlags::HUGE_TLB) => return Err(Errno::Inval),
+/// Bytes in a page of the mapping, where huge ones are asked for (`mm/mmap.c:ksys_mmap_pgoff`).
+fn huge_page_size(call: &MmapRequest) -> Result<Option<u64>, Errno> {
+    match &call.source {
+        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_PAGES) => Ok(Some(2 << 20)),
+        MapSource::File(_) if call.flags.contains(MapFlags::HUGE_TLB) => Err(Errno::Inval),
         MapSource::Anonymous if call.flags.contains(MapFlags::HUGE_TLB) => {
             match (call.flags.bits() >> HUGE_SIZE_SHIFT) & HUGE_SIZE_MASK {
-                0 | 21 => 2 << 20,
-                30 => 1 << 30,
-                _ => return Err(Errno::Inval),
+                0 | 21 => Ok(Some(2 << 20)),
+                30 => Ok(Some(1 << 30)),
+                _ => Err(Errno::Inval),
             }
         }
-        _ => return Ok(None),
-    };
-    Ok(Some(call.len.wrapping_add(size - 1) & !(size - 1)))
+        _ => Ok(None),
+    }
 }
 
 /// Where the mapping goes (`do_mmap` up to the lock checks).
-fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Result<PageRange, Refusal> {
-    let len = huge_len.unwrap_or(call.len);
+fn choose_range(space: &Space, call: &MmapRequest, huge_page: Option<u64>) -> Result<PageRange, Refusal> {
+    let page = huge_page.unwrap_or(PAGE_SIZE);
+    let len = round_up(call.len, huge_page.unwrap_or(1));
     if len == 0 {
         return Err(Errno::Inval.into());
     }
     let is_fixed = call.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NO_REPLACE);
     let addr = if is_fixed { call.addr } else { round_hint(space, call.addr) };
-    let len = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let len = round_up(len, PAGE_SIZE);
     if len == 0 {
         return Err(Errno::NoMem.into());
     }
@@ -153,8 +154,12 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Res
         flags if flags.contains(MapFlags::ABOVE_4G) => Placement::Above4G,
         _ => Placement::Anywhere,
     };
+    if is_fixed && huge_page.is_some() && !addr.is_multiple_of(page) {
+        return Err(Errno::Inval.into());
+    }
     let alignment = huge_alignment(call);
-    let start = find(space, &PlaceRequest { addr, len, offset: call.offset, placement, alignment })?;
+    let offset = if matches!(call.source, MapSource::File(_)) { call.offset } else { 0 };
+    let start = find(space, &PlaceRequest { addr, len, offset, placement, alignment })?;
     let range = PageRange::from_len(start, len).ok_or(Errno::NoMem)?;
     if call.flags.contains(MapFlags::FIXED_NO_REPLACE) && !space.state.map.is_free(range) {
         return Err(Errno::Exist.into());
@@ -162,10 +167,14 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Res
     Ok(range)
 }
 
+/// `len` rounded up as the kernel does: a sum that wraps becomes 0.
+const fn round_up(len: u64, to: u64) -> u64 {
+    len.wrapping_add(to - 1) & !(to - 1)
+}
+
 fn huge_alignment(call: &MmapRequest) -> HugeAlignment {
     match &call.source {
-        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_ALIGNED) => HugeAlignment::Always,
-        MapSource::File(_) => HugeAlignment::Never,
+        MapSource::File(file) => HugeAlignment::of(&file.object),
         MapSource::Anonymous if call.flags.contains(MapFlags::SHARED) => HugeAlignment::Never,
         MapSource::Anonymous => HugeAlignment::WholeOnly,
     }
@@ -198,8 +207,19 @@ fn new_region(space: &Space, call: &MmapRequest, range: PageRange) -> Result<Reg
     }
     match &call.source {
         MapSource::Anonymous => anonymous_region(space, call, range, region),
-        MapSource::File(file) => file_region(call, file, range, region),
+        MapSource::File(file) => {
+            check_offset(file, call.offset, range)?;
+            file_region(call, file, range, region)
+        }
     }
+}
+
+/// Refuses to map what no file can hold (`mm/mmap.c:file_mmap_ok`). Smaller limits of a file system are known
+/// to the platform alone.
+fn check_offset(file: &OpenFile, offset: u64, range: PageRange) -> Result<(), Errno> {
+    let size_max = if file.traits.contains(FileTraits::REGULAR) { i64::MAX.unsigned_abs() } else { u64::MAX };
+    let room = size_max.checked_sub(range.bytes()).ok_or(Errno::Overflow)?;
+    if offset >> PAGE_SHIFT > room >> PAGE_SHIFT { Err(Errno::Overflow) } else { Ok(()) }
 }
 
 fn anonymous_region(
@@ -237,7 +257,9 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
     match kind {
         MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
             // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
-            if kind == MapFlags::SHARED_VALIDATE && !VALIDATED.contains(call.flags) {
+            let mut known = VALIDATED;
+            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC));
+            if kind == MapFlags::SHARED_VALIDATE && !known.contains(call.flags) {
                 return Err(Errno::OpNotSupp.into());
             }
             let is_append_only = file.traits.contains(FileTraits::APPEND_ONLY);

@@ -133,7 +133,11 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         self.raise_to(&plan.next)?;
         if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
-            self.charges.lower_to(&self.space.state);
+            if plan.holds_when_it_fails() {
+                self.publish(plan.next);
+            } else {
+                self.charges.lower_to(&self.space.state);
+            }
             return Err(refusal);
         }
         self.publish(plan.next);

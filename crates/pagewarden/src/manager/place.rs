@@ -8,6 +8,7 @@ use super::config::Privileges;
 use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
+use crate::object::MemoryObject;
 use crate::region::RegionFlags;
 use crate::vmmap::{Direction, Entry, GapRequest};
 
@@ -40,6 +41,13 @@ pub(super) enum HugeAlignment {
     WholeOnly,
     /// Whenever a huge page of the file fits.
     Always,
+}
+
+impl HugeAlignment {
+    /// How mappings of `object` are aligned.
+    pub(super) const fn of(object: &MemoryObject) -> Self {
+        if object.is_huge_aligned() { Self::Always } else { Self::Never }
+    }
 }
 
 /// A place that is looked for.
@@ -77,7 +85,7 @@ pub(super) fn find(space: &Space, wanted: &PlaceRequest) -> Result<VirtAddr, Err
         return Err(Errno::Inval);
     }
     let may_map_low = space.config.privileges.contains(Privileges::MAP_LOW);
-    if addr < space.config.layout.min_addr.as_u64() && !may_map_low {
+    if addr < space.config.layout.min_fixed_addr.as_u64() && !may_map_low {
         return Err(Errno::Perm);
     }
     Ok(VirtAddr::new(addr))

@@ -26,10 +26,10 @@ const EXEC: u64 = 0o100_000;
 
 /// What attaching `segment` does to `space`.
 pub(super) fn plan_attach(space: &Space, segment: &Segment, addr: u64, flags: u64) -> Result<Plan, Refusal> {
+    let is_fixed = addr != 0;
     let addr = attach_addr(addr, flags)?;
     let len = segment.pages.bytes();
-    let is_fixed = addr != 0;
-    if is_fixed && flags & REMAP == 0 {
+    if addr != 0 && flags & REMAP == 0 {
         let end = addr.checked_add(len).ok_or(Errno::Inval)?;
         let wanted = PageRange::new(VirtAddr::new(addr), VirtAddr::new(end)).ok_or(Errno::Inval)?;
         if !space.state.map.is_free(wanted) {

@@ -1,0 +1,209 @@
+//! Tables: threads, address spaces and processes of the guest.
+//!
+//! A thread belongs to a process and uses a space. Threads of a process share its space; so does a child
+//! made with `CLONE_VM` (vfork), until it executes a program. Invariant: each thread's process is in the
+//! table as long as the thread is.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use pagewarden::manager::{Cause, PendingFork};
+use pagewarden::{Account, Errno, PAGE_SIZE, PageManager, Resource};
+
+use super::provider::TracedProvider;
+use super::ptrace::Tid;
+use crate::report::{Exit, ProcessReport, RefusedCall, Usage};
+
+/// One address space.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// What is mapped and who pays.
+    pub(super) manager: PageManager<TracedProvider>,
+    /// A thread died while it carried out a plan: what the host has is to be looked up.
+    pub(super) stale: bool,
+    /// Regions other than the stack may have been made that grow down.
+    pub(super) grows_down: bool,
+}
+
+impl Space {
+    /// A space around `manager`.
+    pub(super) fn share(manager: PageManager<TracedProvider>) -> SharedSpace {
+        Rc::new(RefCell::new(Self { manager, stale: false, grows_down: false }))
+    }
+}
+
+/// A space that threads and vfork children have in common.
+pub(super) type SharedSpace = Rc<RefCell<Space>>;
+
+/// What is looked at when a call has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ExitAction {
+    /// Whether the new descriptor writes into memory past its rights.
+    CheckOpened,
+}
+
+/// One thread.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// Its process.
+    pub(super) process: Tid,
+    /// Its space; none before the first exec.
+    pub(super) space: Option<SharedSpace>,
+    /// Set while it runs a call whose result is looked at.
+    pub(super) on_exit: Option<ExitAction>,
+    /// Whether it is in a group stop.
+    pub(super) stopped: bool,
+}
+
+/// One process, from fork to exit.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Its place in the order of starts.
+    pub(super) order: u64,
+    pub(super) parent: Tid,
+    pub(super) program: String,
+    /// Its space, for the report; the charges live as long as any user of the space.
+    pub(super) space: Option<SharedSpace>,
+    usage: Usage,
+    calls: BTreeMap<&'static str, u64>,
+    refused: BTreeMap<(&'static str, u16, &'static str), u64>,
+}
+
+impl Process {
+    fn new(order: u64, parent: Tid, program: String, space: Option<SharedSpace>) -> Self {
+        let (usage, calls, refused) = (Usage::default(), BTreeMap::new(), BTreeMap::new());
+        Self { order, parent, program, space, usage, calls, refused }
+    }
+
+    /// Counts a call and its refusal, if it was one.
+    pub(super) fn count(&mut self, call: &'static str, refusal: Option<(Errno, Cause)>) {
+        *self.calls.entry(call).or_default() += 1;
+        if let Some((errno, cause)) = refusal {
+            *self.refused.entry((call, errno.raw(), cause_words(cause))).or_default() += 1;
+        }
+    }
+
+    /// Gives the process another space, keeping the peaks of the old one.
+    pub(super) fn replace_space(&mut self, space: Option<SharedSpace>) {
+        if let Some(old) = std::mem::replace(&mut self.space, space) {
+            self.usage = larger(self.usage, usage_of(old.borrow().manager.account()));
+        }
+    }
+
+    /// How many calls were refused because memory may not be writable and executable.
+    pub(super) fn wx_refusals(&self) -> u64 {
+        let words = cause_words(Cause::WxPolicy);
+        self.refused.iter().filter(|((_, _, reason), _)| *reason == words).map(|(_, count)| count).sum()
+    }
+
+    /// The sums at its end.
+    pub(super) fn report(mut self, pid: Tid, exit: Option<Exit>, resident_peak_kib: u64) -> ProcessReport {
+        self.replace_space(None);
+        let refused = self.refused.iter().map(|((call, errno, reason), count)| RefusedCall {
+            call: (*call).to_owned(),
+            errno: Errno::from_raw(*errno).to_string(),
+            reason: (*reason).to_owned(),
+            count: *count,
+        });
+        ProcessReport {
+            pid,
+            parent: self.parent,
+            program: self.program,
+            exit,
+            usage: self.usage,
+            resident_peak: resident_peak_kib.saturating_mul(1024),
+            calls: self.calls.iter().map(|(call, count)| ((*call).to_owned(), *count)).collect(),
+            refused: refused.collect(),
+            map_at_exit: None,
+        }
+    }
+}
+
+/// Peaks of an account, in bytes.
+pub(super) fn usage_of(account: &Account) -> Usage {
+    let bytes = |resource| account.peak(resource).saturating_mul(PAGE_SIZE);
+    Usage {
+        reserved_peak: bytes(Resource::Virtual),
+        committed_peak: bytes(Resource::Committed),
+        locked_peak: bytes(Resource::Locked),
+        regions_peak: account.peak(Resource::Regions),
+    }
+}
+
+fn larger(a: Usage, b: Usage) -> Usage {
+    Usage {
+        reserved_peak: a.reserved_peak.max(b.reserved_peak),
+        committed_peak: a.committed_peak.max(b.committed_peak),
+        locked_peak: a.locked_peak.max(b.locked_peak),
+        regions_peak: a.regions_peak.max(b.regions_peak),
+    }
+}
+
+/// A cause as reports name it.
+pub(super) const fn cause_words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Linux => "Linux",
+        Cause::Limit(Resource::Virtual) => "reserve limit",
+        Cause::Limit(Resource::Committed) => "commit limit",
+        Cause::Limit(Resource::Locked) => "lock limit",
+        Cause::Limit(Resource::Regions) => "map limit",
+        Cause::WxPolicy => "W^X policy",
+        Cause::FixedRegion => "fixed region",
+        Cause::Platform => "platform",
+    }
+}
+
+/// A child whose parent died between making it and telling of it.
+#[derive(Debug)]
+pub(super) struct Stray {
+    /// The parent.
+    pub(super) parent: Tid,
+    /// The space that was charged for it, if it was to get its own.
+    pub(super) fork: Option<PendingFork>,
+    /// The parent's space.
+    pub(super) space: SharedSpace,
+}
+
+/// All threads and processes.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) tasks: HashMap<Tid, Task>,
+    pub(super) processes: HashMap<Tid, Process>,
+    /// Children to come that nobody will tell of.
+    pub(super) strays: Vec<Stray>,
+    started: u64,
+    pub(super) processes_peak: u64,
+}
+
+impl Tree {
+    /// Adds a process and its first thread.
+    pub(super) fn add_process(&mut self, pid: Tid, parent: Tid, program: String, space: Option<SharedSpace>) {
+        self.processes.insert(pid, Process::new(self.started, parent, program, space.clone()));
+        self.started += 1;
+        self.processes_peak = self.processes_peak.max(self.processes.len() as u64);
+        self.add_thread(pid, pid, space);
+    }
+
+    /// Adds a thread of a known process.
+    pub(super) fn add_thread(&mut self, tid: Tid, process: Tid, space: Option<SharedSpace>) {
+        self.tasks.insert(tid, Task { process, space, on_exit: None, stopped: false });
+    }
+
+    /// Forgets all threads of a process.
+    pub(super) fn remove_threads(&mut self, process: Tid) {
+        self.tasks.retain(|_, task| task.process != process);
+    }
+
+    /// The spaces that are in use, once each, with a thread of each.
+    pub(super) fn spaces(&self) -> Vec<(Tid, SharedSpace)> {
+        let mut spaces: Vec<(Tid, SharedSpace)> = Vec::new();
+        for (tid, task) in &self.tasks {
+            let Some(space) = &task.space else { continue };
+            if !spaces.iter().any(|(_, known)| Rc::ptr_eq(known, space)) {
+                spaces.push((*tid, Rc::clone(space)));
+            }
+        }
+        spaces
+    }
+}
