@@ -1,3 +1,5 @@
+//! Tests of the report.
+
 use pagewarden_linux::{RefusedCall, Usage};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the map of a live process.
+
 use super::*;
 
 /// A small program with one region of each kind, and names that are hard to show.

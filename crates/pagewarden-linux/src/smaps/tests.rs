@@ -1,3 +1,5 @@
+//! Tests of the parser of smaps.
+
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;

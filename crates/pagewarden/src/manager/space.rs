@@ -9,7 +9,7 @@ use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
 
-/// Pages of the map by what they count for. Each is the sum of [`Totals::of`] over all regions.
+/// Pages of the map by what they count for. Each is the sum of what a region counts for over all regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
     /// All pages (`mm->total_vm`).
