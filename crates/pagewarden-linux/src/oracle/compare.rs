@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::guest::INPUT_ROOM;
@@ -107,17 +107,23 @@ impl Runner {
             }
         }
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
-        self.wait(&mut child)?;
+        let status = self.wait(&mut child)?;
         output.rewind()?;
         let mut printed = Vec::new();
         output.read_to_end(&mut printed)?;
+        if printed.is_empty() && !status.success() {
+            return Err(io::Error::other(format!("the guest did not run: {status}")));
+        }
         Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 
-    fn wait(&self, child: &mut Child) -> io::Result<()> {
+    fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
-        while child.try_wait()?.is_none() {
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
             if start.elapsed() > self.timeout {
                 child.kill()?;
                 child.wait()?;
@@ -126,7 +132,6 @@ impl Runner {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(3));
         }
-        Ok(())
     }
 
     fn scratch(&self, name: &str) -> io::Result<File> {

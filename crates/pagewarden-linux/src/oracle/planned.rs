@@ -122,7 +122,9 @@ impl Files for KnownFiles {
             Some(FileKind::ReadOnly) => (&self.file, FileTraits::READABLE | disk),
             Some(FileKind::WriteOnly) => (&self.file, FileTraits::WRITABLE | disk),
             Some(FileKind::Memfd) => (&self.memfd, both),
-            Some(FileKind::Directory | FileKind::Pipe) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE),
+            Some(FileKind::Directory) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE),
+            // Pipes lie on a file system that is mounted noexec.
+            Some(FileKind::Pipe) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE | FileTraits::NO_EXEC),
             _ => return Err(Errno::BadF),
         };
         Ok(OpenFile { object: Arc::clone(object), traits })
