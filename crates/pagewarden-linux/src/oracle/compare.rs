@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::guest::INPUT_ROOM;
@@ -107,26 +107,31 @@ impl Runner {
             }
         }
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
-        self.wait(&mut child)?;
+        let status = self.wait(&mut child)?;
         output.rewind()?;
         let mut printed = Vec::new();
         output.read_to_end(&mut printed)?;
+        if printed.is_empty() && !status.success() {
+            return Err(io::Error::other(format!("the guest did not run: {status}")));
+        }
         Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 
-    fn wait(&self, child: &mut Child) -> io::Result<()> {
+    fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
-        while child.try_wait()?.is_none() {
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
             if start.elapsed() > self.timeout {
                 child.kill()?;
                 child.wait()?;
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the guest does not end"));
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            pause = (pause * 2).min(Duration::from_millis(3));
         }
-        Ok(())
     }
 
     fn scratch(&self, name: &str) -> io::Result<File> {
@@ -179,7 +184,8 @@ impl Transcript {
 fn merge(first: &str, second: &str) -> Option<String> {
     let [first, second] = [region(first)?, region(second)?];
     let has_offsets = first.name.starts_with('/');
-    let continues = if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
+    let continues =
+        if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
     let equal =
         first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
     let MapLine { start, perms, offset, name, .. } = first;
@@ -214,6 +220,20 @@ impl fmt::Display for Difference {
 }
 
 impl Difference {
+    /// The call that differs first and how, without values, so that differences with one cause have one name.
+    pub fn kind(&self) -> String {
+        let end = String::new();
+        let longest = self.left.lines.len().max(self.right.lines.len());
+        let at = |side: &Transcript, index: usize| side.lines.get(index).unwrap_or(&end).clone();
+        let first = (0..longest).map(|index| (at(&self.left, index), at(&self.right, index)));
+        let Some((left, right)) = first.into_iter().find(|(left, right)| left != right) else { return String::new() };
+        let step = left.split(' ').next().and_then(|index| index.parse::<usize>().ok());
+        match step.and_then(|index| self.program.steps.get(index)) {
+            Some(step) => format!("{} {} / {}", step.call.name(), answer(&left), answer(&right)),
+            None => format!("state {} / {}", word(&left), word(&right)),
+        }
+    }
+
     /// The lines of both sides, aligned by their longest common subsequence.
     fn aligned(&self) -> Vec<(char, &str)> {
         let (left, right) = (&self.left.lines, &self.right.lines);
@@ -246,6 +266,17 @@ impl Difference {
     }
 }
 
+/// What a step's line tells, without values and addresses.
+fn answer(line: &str) -> String {
+    let words = line.split(' ').skip(1).filter(|word| !word.starts_with("0x") && *word != "at");
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What a line of the state is about.
+fn word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +307,17 @@ mod tests {
         let printed = "program 0\n0 = 0x1\nend 0 0x0\nprogram 1\n0 ! EINVAL\n";
         let expected = [transcript(&["0 = 0x1", "0x0"]), transcript(&["0 ! EINVAL"])];
         assert_eq!(split(printed), expected);
+    }
+
+    #[test]
+    fn differences_have_kinds() {
+        let program = Program { steps: vec![crate::oracle::Step::new(crate::oracle::Call::Brk, &[])] };
+        let kind = |left: &[&str], right: &[&str]| {
+            Difference { program: program.clone(), left: transcript(left), right: transcript(right) }.kind()
+        };
+        assert_eq!(kind(&["0 = 0x5"], &["0 = 0x6"]), "brk = / =");
+        assert_eq!(kind(&["0 = 0x5"], &["0 ! ENOMEM"]), "brk = / ! ENOMEM");
+        assert_eq!(kind(&["0 = 0x5", "map 1-2 r"], &["0 = 0x5"]), "state map / ");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! and refusals that come from populating or from advice. The program must not fork.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use pagewarden::linux::{self, FileTraits, Files, OpenFile, Segment};
-use pagewarden::object::FileId;
 use pagewarden::manager::{Break, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::object::FileId;
 use pagewarden::provider::{Op, PageManagementProvider};
 use pagewarden::vmmap::Direction;
 use pagewarden::{
@@ -26,26 +27,44 @@ use super::state::MapLine;
 /// The end of the space, with four levels of page tables.
 const TASK_END: u64 = 0x7fff_ffff_f000;
 
-/// Those of `programs` for which the planner and the host differ. Steps that need a guest are left out of them.
-///
-/// # Errors
-/// As [`Runner::run`].
-pub fn differences(runner: &Runner, programs: &[Program]) -> std::io::Result<Vec<(usize, Difference)>> {
-    let state = Program { steps: vec![Step::new(Call::State, &[])] };
-    let initial = runner.run(Side::Native, &[state])?.remove(0);
-    let programs: Vec<Program> = programs.iter().map(plannable).collect();
-    let natives = runner.run(Side::Native, &programs)?;
-    let mut found = Vec::new();
-    for (index, (program, left)) in programs.into_iter().zip(natives).enumerate() {
-        let file = runner.directory.join("oracle.file");
-        let drops = program.steps.first().is_some_and(|step| step.call == Call::DropCapabilities);
-        let privileges = if drops { Privileges::empty() } else { Privileges::all() };
-        let right = Planner::new(&initial, privileges, &file.to_string_lossy()).run(&program, &left);
-        if left != right {
-            found.push((index, Difference { program, left, right }));
-        }
+/// Compares planner and host.
+#[derive(Debug)]
+pub struct Plans<'a> {
+    runner: &'a Runner,
+    /// What a guest has mapped before its program starts.
+    initial: Transcript,
+}
+
+impl<'a> Plans<'a> {
+    /// Looks at how a guest of `runner` starts.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn new(runner: &'a Runner) -> io::Result<Self> {
+        let state = Program { steps: vec![Step::new(Call::State, &[])] };
+        let initial = runner.run(Side::Native, &[state])?.pop().unwrap_or_default();
+        Ok(Self { runner, initial })
     }
-    Ok(found)
+
+    /// Those of `programs` for which the planner and the host differ. Steps that need a guest are left out of them.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn differences(&self, programs: &[Program]) -> io::Result<Vec<(usize, Difference)>> {
+        let programs: Vec<Program> = programs.iter().map(plannable).collect();
+        let natives = self.runner.run(Side::Native, &programs)?;
+        let file = self.runner.directory.join("oracle.file");
+        let mut found = Vec::new();
+        for (index, (program, left)) in programs.into_iter().zip(natives).enumerate() {
+            let drops = program.steps.first().is_some_and(|step| step.call == Call::DropCapabilities);
+            let privileges = if drops { Privileges::empty() } else { Privileges::all() };
+            let right = Planner::new(&self.initial, privileges, &file.to_string_lossy()).run(&program, &left);
+            if left != right {
+                found.push((index, Difference { program, left, right }));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// `program` without forks, without touches, which may grow a region, and without `/dev/zero`, whose mappings a
@@ -58,11 +77,17 @@ fn plannable(program: &Program) -> Program {
 }
 
 /// A platform that does nothing, but refuses to promise more private memory than any host has.
-#[derive(Debug)]
-struct Nothing;
+#[derive(Debug, Default)]
+struct Nothing {
+    /// What the next operation fails with: the host said so.
+    refusal: Option<Errno>,
+}
 
 impl PageManagementProvider for Nothing {
     fn run(&mut self, op: &Op) -> Result<(), Errno> {
+        if let Some(errno) = self.refusal.take() {
+            return Err(errno);
+        }
         let excess = |range: &PageRange| range.bytes() > 20 << 30;
         match op {
             Op::Map { range, region, .. } if excess(range) => {
@@ -97,7 +122,9 @@ impl Files for KnownFiles {
             Some(FileKind::ReadOnly) => (&self.file, FileTraits::READABLE | disk),
             Some(FileKind::WriteOnly) => (&self.file, FileTraits::WRITABLE | disk),
             Some(FileKind::Memfd) => (&self.memfd, both),
-            Some(FileKind::Directory | FileKind::Pipe) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE),
+            Some(FileKind::Directory) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE),
+            // Pipes lie on a file system that is mounted noexec.
+            Some(FileKind::Pipe) => (&self.file, FileTraits::READABLE | FileTraits::NOT_MAPPABLE | FileTraits::NO_EXEC),
             _ => return Err(Errno::BadF),
         };
         Ok(OpenFile { object: Arc::clone(object), traits })
@@ -145,7 +172,7 @@ impl Planner {
             policy: Policy::default(),
             account: ledger.root().clone(),
         };
-        let mut manager = PageManager::new(config, Nothing);
+        let mut manager = PageManager::new(config, Nothing::default());
         let mut objects: HashMap<&str, Arc<MemoryObject>> = HashMap::new();
         for line in regions.iter().filter(|line| line.name != "[vsyscall]") {
             let range = PageRange::new(VirtAddr::new(line.start), VirtAddr::new(line.end));
@@ -211,9 +238,16 @@ impl Planner {
         }
         let [a, b, ..] = args;
         let decoded = match (step.call, step.call.number()) {
-            (Call::Shmat, _) => linux::decode(libc::SYS_shmat as u64, [0, a, b, 0, 0, 0], &mut self.files),
-            (_, Some(number)) => linux::decode(number as u64, args, &mut self.files),
+            (Call::Shmat, _) => linux::decode(libc::SYS_shmat.cast_unsigned(), [0, a, b, 0, 0, 0], &mut self.files),
+            (_, Some(number)) => linux::decode(number.cast_unsigned(), args, &mut self.files),
             _ => return native.to_owned(),
+        };
+        self.manager.provider_mut().refusal = match (step.call, native) {
+            // File systems without DAX refuse MAP_SYNC; each has a largest file; segments have modes.
+            (Call::Mmap, "! EOPNOTSUPP") => Some(Errno::from_raw(95)),
+            (Call::Mmap, "! EOVERFLOW") => Some(Errno::from_raw(75)),
+            (Call::Shmat, "! EACCES") => Some(Errno::from_raw(13)),
+            _ => None,
         };
         let answer = match decoded {
             Ok(Some(request)) => self.manager.call(&request).map_err(|refusal| refusal.errno),
@@ -222,8 +256,6 @@ impl Planner {
         };
         let by_platform = matches!(step.call, Call::Madvise | Call::Mlock | Call::Mlock2 | Call::Mlockall);
         match answer {
-            // File systems without DAX refuse MAP_SYNC; each has a largest file.
-            Ok(_) if native == "! EOPNOTSUPP" || native == "! EOVERFLOW" => native.to_owned(),
             Ok(_) if by_platform && native.starts_with('!') => native.to_owned(),
             Ok(value) => {
                 self.answers.insert(index, value);
@@ -252,9 +284,7 @@ impl Planner {
             Arg::File(kind) => u64::from(number(kind).cast_unsigned()),
             Arg::At(Base::Window, delta) => WINDOW.wrapping_add_signed(delta),
             Arg::At(Base::Break, delta) => self.manager.program_break().as_u64().wrapping_add_signed(delta),
-            Arg::At(Base::Answer(step), delta) => {
-                self.answers.get(&usize::from(step))?.wrapping_add_signed(delta)
-            }
+            Arg::At(Base::Answer(step), delta) => self.answers.get(&usize::from(step))?.wrapping_add_signed(delta),
         })
     }
 }
