@@ -10,7 +10,6 @@ mod run;
 mod size;
 mod style;
 mod trace;
-mod traced_stand_in;
 mod vmmap;
 
 use std::process::ExitCode;

@@ -10,8 +10,8 @@ use pagewarden_linux::{Exit, Observer, RunError, RunOptions, RunOutcome, signal_
 
 use crate::args::{OutputArgs, RunArgs};
 use crate::trace::Trace;
-use crate::traced_stand_in as traced;
 use crate::{report, style, vmmap};
+use pagewarden_linux::traced;
 
 /// What we exit with when it is not the program's own status; env(1) and timeout(1) use the same, but for the first.
 pub(crate) mod status {

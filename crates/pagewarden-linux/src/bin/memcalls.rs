@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use pagewarden_linux::oracle::{compare, guest};
+use pagewarden_linux::{Exit, RunOptions};
 
 fn main() -> ExitCode {
     let traced = std::env::args_os().nth(1).is_some_and(|arg| arg == compare::UNDER_PAGEWARDEN);
@@ -19,6 +20,14 @@ fn main() -> ExitCode {
 }
 
 /// Runs this program, without the argument, under pagewarden: to be filled in when the traced platform is there.
+/// Runs this very program under pagewarden, with the arguments and the layout that it has without.
 fn run_traced() -> io::Result<()> {
-    Err(io::Error::from(io::ErrorKind::Unsupported))
+    compare::fix_layout()?;
+    let program = std::env::args_os().next().unwrap_or_default();
+    let outcome =
+        pagewarden_linux::run(&RunOptions { program, ..RunOptions::default() }, None).map_err(io::Error::other)?;
+    match outcome.exit {
+        Exit::Code(0) => Ok(()),
+        other => Err(io::Error::other(format!("the guest ended with {other:?}"))),
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`generate`] makes a [`Program`] from a seed, [`guest`] runs programs in a process of their own, [`compare`]
 //! runs that process on both sides, [`shrink`] makes a differing program small, [`c_source`] prints it as C, and
-//! [`check`] is all of that together. [`planned`] leaves the guest out and compares what the planner alone answers.
+//! [`check`] is all of that together.
 //! Both sides have the same address-space layout (no randomisation, same arguments and environment), so addresses
 //! are compared as they are.
 
@@ -16,7 +16,6 @@ mod guard;
 pub mod guest;
 mod interpret;
 pub mod outcome;
-pub mod planned;
 pub mod program;
 mod raw;
 pub mod shrink;

@@ -45,10 +45,9 @@ impl When {
                 condition(arg, Qword, SeccompCmpOp::MaskedEq(bits), bits)?,
                 condition(arg, Dword, SeccompCmpOp::Ne, value.into())?,
             ],
-            Self::IntsAre([(a, x), (b, y)]) => vec![
-                condition(a, Dword, SeccompCmpOp::Eq, x.into())?,
-                condition(b, Dword, SeccompCmpOp::Eq, y.into())?,
-            ],
+            Self::IntsAre([(a, x), (b, y)]) => {
+                vec![condition(a, Dword, SeccompCmpOp::Eq, x.into())?, condition(b, Dword, SeccompCmpOp::Eq, y.into())?]
+            }
         };
         Ok(vec![SeccompRule::new(conditions)?])
     }
@@ -99,7 +98,6 @@ pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_shmdt, When::Always),
     (libc::SYS_shmget, When::Always),
     (libc::SYS_shmctl, When::IntIs(1, 0)),
-    (libc::SYS_memfd_create, When::Always),
     (libc::SYS_ftruncate, When::Always),
     (libc::SYS_fallocate, When::Always),
     (libc::SYS_prctl, When::IntIs(0, PR_SET_VMA)),
@@ -175,12 +173,13 @@ pub(super) fn programs(options: FilterOptions) -> Result<Vec<BpfProgram>, seccom
     for (call, when, errno) in REFUSED.iter().chain(for_wx).chain(for_unprivileged) {
         refused.entry(*errno).or_default().push((*call, *when));
     }
-    let mut programs = vec![x32_program()];
+    let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
+    let traced = program(TRACED.iter().chain(for_wx).copied().collect(), SeccompAction::Trace(0))?;
+    let mut programs = vec![x32_program(), traced];
+    // By number: `ENOSYS`, the largest, is what seccomp(2) itself gets, so its program must be the last.
     for (errno, calls) in refused {
         programs.push(program(calls, SeccompAction::Errno(errno.unsigned_abs()))?);
     }
-    let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
-    programs.push(program(TRACED.iter().chain(for_wx).copied().collect(), SeccompAction::Trace(0))?);
     Ok(programs)
 }
 

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use pagewarden::manager::{Cause, PendingFork};
-use pagewarden::{Account, Errno, PAGE_SIZE, PageManager, Resource};
+use pagewarden::manager::{Cause, PendingFork, Refusal};
+use pagewarden::{Account, PAGE_SIZE, PageManager, Resource};
 
 use super::provider::TracedProvider;
 use super::ptrace::Tid;
@@ -22,14 +22,12 @@ pub(super) struct Space {
     pub(super) manager: PageManager<TracedProvider>,
     /// A thread died while it carried out a plan: what the host has is to be looked up.
     pub(super) stale: bool,
-    /// Regions other than the stack may have been made that grow down.
-    pub(super) grows_down: bool,
 }
 
 impl Space {
     /// A space around `manager`.
     pub(super) fn share(manager: PageManager<TracedProvider>) -> SharedSpace {
-        Rc::new(RefCell::new(Self { manager, stale: false, grows_down: false }))
+        Rc::new(RefCell::new(Self { manager, stale: false }))
     }
 }
 
@@ -67,20 +65,23 @@ pub(super) struct Process {
     pub(super) space: Option<SharedSpace>,
     usage: Usage,
     calls: BTreeMap<&'static str, u64>,
-    refused: BTreeMap<(&'static str, u16, &'static str), u64>,
+    /// Few kinds happen, so a list will do.
+    refused: Vec<(&'static str, Refusal, u64)>,
 }
 
 impl Process {
     fn new(order: u64, parent: Tid, program: String, space: Option<SharedSpace>) -> Self {
-        let (usage, calls, refused) = (Usage::default(), BTreeMap::new(), BTreeMap::new());
+        let (usage, calls, refused) = (Usage::default(), BTreeMap::new(), Vec::new());
         Self { order, parent, program, space, usage, calls, refused }
     }
 
     /// Counts a call and its refusal, if it was one.
-    pub(super) fn count(&mut self, call: &'static str, refusal: Option<(Errno, Cause)>) {
+    pub(super) fn count(&mut self, call: &'static str, refusal: Option<Refusal>) {
         *self.calls.entry(call).or_default() += 1;
-        if let Some((errno, cause)) = refusal {
-            *self.refused.entry((call, errno.raw(), cause_words(cause))).or_default() += 1;
+        let Some(refusal) = refusal else { return };
+        match self.refused.iter_mut().find(|(name, known, _)| *name == call && *known == refusal) {
+            Some((_, _, count)) => *count += 1,
+            None => self.refused.push((call, refusal, 1)),
         }
     }
 
@@ -93,17 +94,16 @@ impl Process {
 
     /// How many calls were refused because memory may not be writable and executable.
     pub(super) fn wx_refusals(&self) -> u64 {
-        let words = cause_words(Cause::WxPolicy);
-        self.refused.iter().filter(|((_, _, reason), _)| *reason == words).map(|(_, count)| count).sum()
+        self.refused.iter().filter(|(_, refusal, _)| refusal.cause == Cause::WxPolicy).map(|(_, _, count)| count).sum()
     }
 
     /// The sums at its end.
     pub(super) fn report(mut self, pid: Tid, exit: Option<Exit>, resident_peak_kib: u64) -> ProcessReport {
         self.replace_space(None);
-        let refused = self.refused.iter().map(|((call, errno, reason), count)| RefusedCall {
+        let refused = self.refused.iter().map(|(call, refusal, count)| RefusedCall {
             call: (*call).to_owned(),
-            errno: Errno::from_raw(*errno).to_string(),
-            reason: (*reason).to_owned(),
+            errno: refusal.errno.to_string(),
+            reason: refusal.cause.to_string(),
             count: *count,
         });
         ProcessReport {
@@ -137,20 +137,6 @@ fn larger(a: Usage, b: Usage) -> Usage {
         committed_peak: a.committed_peak.max(b.committed_peak),
         locked_peak: a.locked_peak.max(b.locked_peak),
         regions_peak: a.regions_peak.max(b.regions_peak),
-    }
-}
-
-/// A cause as reports name it.
-pub(super) const fn cause_words(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Linux => "Linux",
-        Cause::Limit(Resource::Virtual) => "reserve limit",
-        Cause::Limit(Resource::Committed) => "commit limit",
-        Cause::Limit(Resource::Locked) => "lock limit",
-        Cause::Limit(Resource::Regions) => "map limit",
-        Cause::WxPolicy => "W^X policy",
-        Cause::FixedRegion => "fixed region",
-        Cause::Platform => "platform",
     }
 }
 
@@ -193,17 +179,5 @@ impl Tree {
     /// Forgets all threads of a process.
     pub(super) fn remove_threads(&mut self, process: Tid) {
         self.tasks.retain(|_, task| task.process != process);
-    }
-
-    /// The spaces that are in use, once each, with a thread of each.
-    pub(super) fn spaces(&self) -> Vec<(Tid, SharedSpace)> {
-        let mut spaces: Vec<(Tid, SharedSpace)> = Vec::new();
-        for (tid, task) in &self.tasks {
-            let Some(space) = &task.space else { continue };
-            if !spaces.iter().any(|(_, known)| Rc::ptr_eq(known, space)) {
-                spaces.push((*tid, Rc::clone(space)));
-            }
-        }
-        spaces
     }
 }

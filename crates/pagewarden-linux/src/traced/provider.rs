@@ -131,9 +131,7 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
         }
         Op::Grow { from, to } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
-        Op::Advise { range, advice } => {
-            simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned()))
-        }
+        Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
         Op::Lock { range, lock: Lock::Now } => simple(libc::SYS_mlock, range, 0),
         Op::Lock { range, lock: Lock::OnFault } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
         Op::Lock { range, lock: Lock::Released } => simple(libc::SYS_munlock, range, 0),
@@ -141,10 +139,23 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
+        Op::Name { range, name } => return name_pages(*range, name.is_some(), call),
         Op::SetBreak { to, .. } => {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
+}
+
+/// Names pages by the string that the guest's own call points to; another thread may change the string
+/// meanwhile, and then the host shows another name: nothing depends on it.
+fn name_pages(range: PageRange, is_named: bool, call: &StoppedCall) -> Result<HostCall, Errno> {
+    if call.number() != libc::SYS_prctl.cast_unsigned() {
+        return Err(Errno::NoSys);
+    }
+    let [option, kind, _, _, name, _] = call.args();
+    let name = if is_named { name } else { 0 };
+    let args = [option, kind, range.start().as_u64(), range.bytes(), name, 0];
+    Ok(HostCall { number: libc::SYS_prctl, args, expected: 0 })
 }
 
 fn remap(from: VirtAddr, old_len: u64, to: PageRange, flags: RemapFlags) -> HostCall {
@@ -172,8 +183,8 @@ fn map(
         None | Some(ObjectKind::NamedAnonymous | ObjectKind::SharedAnonymous) => {
             (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
         }
-        Some(ObjectKind::Special) => return Err(Errno::NoSys),
-        Some(ObjectKind::File(_) | ObjectKind::Memfd(_)) => {
+        Some(ObjectKind::Special | ObjectKind::SysV(_)) => return Err(Errno::NoSys),
+        Some(ObjectKind::File(_) | ObjectKind::Device(_) | ObjectKind::Memfd(_)) => {
             if call.number() != libc::SYS_mmap.cast_unsigned() {
                 return Err(Errno::NoSys);
             }

@@ -97,11 +97,7 @@ struct Child<'a> {
 }
 
 /// Starts the program and traces it; `mask` is the signal mask that it gets. It has not executed yet.
-pub(super) fn spawn(
-    options: &RunOptions,
-    filters: &[BpfProgram],
-    mask: &libc::sigset_t,
-) -> Result<Spawned, RunError> {
+pub(super) fn spawn(options: &RunOptions, filters: &[BpfProgram], mask: &libc::sigset_t) -> Result<Spawned, RunError> {
     let host = |what| move |source| RunError::Host { what, source };
     let path = find(&options.program)?;
     let name = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));

@@ -184,13 +184,15 @@ pub enum Request {
     },
 }
 
-/// What the guest finds in its result register: the value, or a negated error number. brk(2) has no error; it
-/// answers with `program_break`, the break as it is now.
-pub fn answer(request: &Request, result: Result<u64, Errno>, program_break: VirtAddr) -> u64 {
+/// What the guest is told of the manager's `result`. brk(2) has no error; it answers with `program_break`, the
+/// break as it is now.
+///
+/// # Errors
+/// That of `result`, for all other calls.
+pub fn answer(request: &Request, result: Result<u64, Errno>, program_break: VirtAddr) -> Result<u64, Errno> {
     match (request, result) {
-        (_, Ok(value)) => value,
-        (Request::Brk { .. }, Err(_)) => program_break.as_u64(),
-        (_, Err(errno)) => u64::from(errno.raw()).wrapping_neg(),
+        (Request::Brk { .. }, Err(_)) => Ok(program_break.as_u64()),
+        (_, result) => result,
     }
 }
 

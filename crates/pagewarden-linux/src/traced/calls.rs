@@ -1,0 +1,341 @@
+//! Calls that the filter has stopped: what each of them means for the manager.
+
+use std::rc::Rc;
+
+use nix::sys::statfs::PROC_SUPER_MAGIC;
+use pagewarden::linux::{self, MapFlags, MapSource, Request};
+use pagewarden::manager::{Cause, Refusal};
+use pagewarden::{Errno, PAGE_SIZE, Resource};
+
+use super::files::{self, FileView};
+use super::import;
+use super::inject::StoppedCall;
+use super::process::{ExitAction, SharedSpace};
+use super::ptrace::{Tid, Until};
+use super::segments;
+use super::tracer::{Tracer, kill, resume};
+use super::verify;
+use crate::options::Verify;
+use crate::proc_maps;
+use crate::report::CallEvent;
+
+/// Names of the calls that are counted, and how many arguments each uses.
+const NAMES: &[(i64, &str, usize)] = &[
+    (libc::SYS_mmap, "mmap", 6),
+    (libc::SYS_munmap, "munmap", 2),
+    (libc::SYS_mprotect, "mprotect", 3),
+    (libc::SYS_pkey_mprotect, "pkey_mprotect", 4),
+    (libc::SYS_mremap, "mremap", 5),
+    (libc::SYS_brk, "brk", 1),
+    (libc::SYS_madvise, "madvise", 3),
+    (libc::SYS_mlock, "mlock", 2),
+    (libc::SYS_mlock2, "mlock2", 3),
+    (libc::SYS_munlock, "munlock", 2),
+    (libc::SYS_mlockall, "mlockall", 1),
+    (libc::SYS_munlockall, "munlockall", 0),
+    (libc::SYS_shmget, "shmget", 3),
+    (libc::SYS_shmat, "shmat", 3),
+    (libc::SYS_shmdt, "shmdt", 1),
+    (libc::SYS_shmctl, "shmctl", 3),
+    (libc::SYS_ftruncate, "ftruncate", 2),
+    (libc::SYS_fallocate, "fallocate", 4),
+    (libc::SYS_prctl, "prctl", 5),
+    (libc::SYS_fork, "fork", 0),
+    (libc::SYS_vfork, "vfork", 0),
+    (libc::SYS_clone, "clone", 5),
+    (libc::SYS_clone3, "clone3", 2),
+];
+
+/// A call that has been decided, for counts and observers.
+pub(super) struct Decided {
+    tid: Tid,
+    number: u64,
+    args: [u64; 6],
+    plan: Vec<String>,
+    answer: Result<u64, Refusal>,
+    /// What the guest is told: the answer, but for brk, which has no error.
+    told: Result<u64, Errno>,
+}
+
+impl Decided {
+    /// What was decided of `call`, without a plan.
+    pub(super) fn new(call: &StoppedCall, answer: Result<u64, Refusal>) -> Self {
+        let told = answer.map_err(|refusal| refusal.errno);
+        Self { tid: call.tid(), number: call.number(), args: call.args(), plan: Vec::new(), answer, told }
+    }
+
+    fn name(&self) -> (&'static str, usize) {
+        let known = NAMES.iter().find(|(number, ..)| number.cast_unsigned() == self.number);
+        known.map_or(("?", 0), |(_, name, args)| (name, *args))
+    }
+}
+
+impl Tracer<'_> {
+    /// Deals with a call that the filter has stopped.
+    pub(super) fn stopped_call(&mut self, tid: Tid) {
+        let Some(call) = StoppedCall::new(tid, Rc::clone(&self.events)) else { return };
+        let Some(task) = self.tree.tasks.get(&tid) else { return };
+        let Some(space) = task.space.clone() else { return call.release(Until::Event) };
+        match call.number().cast_signed() {
+            libc::SYS_fork | libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3 => self.fork_call(&space, call),
+            libc::SYS_setrlimit | libc::SYS_prlimit64 => self.limits_call(call),
+            libc::SYS_shmget => self.shmget(call),
+            libc::SYS_shmctl => self.shmctl(call),
+            libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
+            libc::SYS_open | libc::SYS_openat | libc::SYS_creat => {
+                if let Some(task) = self.tree.tasks.get_mut(&tid) {
+                    task.on_exit = Some(ExitAction::CheckOpened);
+                }
+                call.release(Until::Syscall);
+            }
+            _ => self.memory_call(&space, call),
+        }
+    }
+
+    fn memory_call(&mut self, space: &SharedSpace, call: StoppedCall) {
+        let mut view =
+            FileView { tid: call.tid(), table: &mut self.files, segments: &mut self.segments, is_zero_device: false };
+        let number = match call.number().cast_signed() {
+            // With no key it is the older call.
+            libc::SYS_pkey_mprotect => libc::SYS_mprotect.cast_unsigned(),
+            _ => call.number(),
+        };
+        let decoded = linux::decode(number, call.args(), &mut view);
+        let is_zero_device = view.is_zero_device;
+        let mut request = match decoded {
+            Ok(Some(request)) => request,
+            Ok(None) => return call.release(Until::Event),
+            Err(errno) => {
+                let decided = Decided::new(&call, Err(errno.into()));
+                return self.conclude(space, call, decided);
+            }
+        };
+        if is_zero_device {
+            without_file(&mut request);
+        }
+        let mut decided = Decided::new(&call, Ok(0));
+        let Some(call) = self.carry_out(space, call, &request, &mut decided) else { return };
+        self.conclude(space, call, decided);
+    }
+
+    /// Plans and applies in the stopped thread. Nothing comes back if the thread is gone.
+    fn carry_out(
+        &mut self,
+        space: &SharedSpace,
+        call: StoppedCall,
+        request: &Request,
+        decided: &mut Decided,
+    ) -> Option<StoppedCall> {
+        let wants_plan = self.observer.is_some();
+        self.refresh(space, call.tid());
+        let mut guard = space.borrow_mut();
+        guard.manager.provider_mut().begin(call);
+        let mut again = true;
+        loop {
+            let plan = &mut decided.plan;
+            decided.answer = guard.manager.call_observed(request, |planned| {
+                if wants_plan {
+                    *plan = planned.ops().iter().map(ToString::to_string).collect();
+                }
+            });
+            let for_commit = matches!(decided.answer, Err(Refusal { cause: Cause::Limit(Resource::Committed), .. }));
+            if !for_commit || !again || !self.sweep_segments() {
+                break;
+            }
+            again = false;
+        }
+        let result = decided.answer.map_err(|refusal| refusal.errno);
+        decided.told = linux::answer(request, result, guard.manager.program_break());
+        let call = guard.manager.provider_mut().end()?;
+        if call.is_lost() {
+            guard.stale = true;
+            return None;
+        }
+        Some(call)
+    }
+
+    /// Looks the space up anew if a thread died while it changed it, and others still use it.
+    fn refresh(&mut self, space: &SharedSpace, tid: Tid) {
+        if !space.borrow().stale {
+            return;
+        }
+        let account = self.new_account();
+        if let Ok(manager) = import::import(tid, account, &self.options.policy, &mut self.files) {
+            let mut guard = space.borrow_mut();
+            guard.manager = manager;
+            guard.stale = false;
+        }
+    }
+
+    /// Counts, shows and verifies a call, and gives the guest its answer.
+    pub(super) fn conclude(&mut self, space: &SharedSpace, call: StoppedCall, decided: Decided) {
+        self.record(Some(space), &decided);
+        if self.options.verify == Verify::EachCall && self.verify(space, &decided) {
+            return;
+        }
+        call.answer(decided.told);
+    }
+
+    /// Counts and shows a call.
+    pub(super) fn record(&mut self, space: Option<&SharedSpace>, decided: &Decided) {
+        let (name, arity) = decided.name();
+        self.calls += 1;
+        let pid = self.tree.tasks.get(&decided.tid).map_or(decided.tid, |task| task.process);
+        if let Some(process) = self.tree.processes.get_mut(&pid) {
+            process.count(name, decided.answer.err());
+        }
+        let Some(observer) = &mut self.observer else { return };
+        let committed = space.map_or(0, |space| space.borrow().manager.account().used(Resource::Committed));
+        observer.call(&CallEvent {
+            seconds: self.started.elapsed().as_secs_f64(),
+            pid,
+            tid: decided.tid,
+            call: name,
+            args: decided.args[..arity].to_vec(),
+            plan: decided.plan.clone(),
+            value: decided.told.ok(),
+            errno: decided.answer.err().map(|refusal| refusal.errno.to_string()),
+            reason: decided.answer.err().map(|refusal| refusal.cause.to_string()),
+            committed: committed.saturating_mul(PAGE_SIZE),
+        });
+    }
+
+    /// Compares with the host's list; true if they differ, and the run is being ended.
+    fn verify(&mut self, space: &SharedSpace, decided: &Decided) -> bool {
+        let mut space = space.borrow_mut();
+        space.manager.provider_mut().read_by(decided.tid);
+        space.manager.note_stack_growth();
+        // A process that is being killed shows nothing.
+        let Ok(host) = proc_maps::read(decided.tid) else { return false };
+        if host.is_empty() {
+            return false;
+        }
+        let task_end = space.manager.config().layout.task_end;
+        let Some(words) = verify::difference(space.manager.map(), &host, task_end) else { return false };
+        let (name, arity) = decided.name();
+        let args: Vec<String> = decided.args[..arity].iter().map(|arg| format!("{arg:#x}")).collect();
+        let answer = match decided.answer {
+            Ok(value) => format!("{value:#x}"),
+            Err(refusal) => refusal.to_string(),
+        };
+        let call = format!("after {name}({}) = {answer} in thread {}", args.join(", "), decided.tid);
+        self.difference = Some(format!("{call}:\n{words}"));
+        drop(space);
+        self.end();
+        true
+    }
+
+    fn limits_call(&mut self, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        for (pid, process) in &self.tree.processes {
+            if let (Some(space), Ok(limits)) = (&process.space, import::limits(*pid)) {
+                space.borrow_mut().manager.set_limits(limits);
+            }
+        }
+        call.answer(result);
+    }
+
+    fn shmget(&mut self, mut call: StoppedCall) {
+        let [key, bytes, flags, ..] = call.args();
+        let (key, flags) = (as_int(key), as_int(flags));
+        let is_private = key == libc::IPC_PRIVATE;
+        let makes_one = is_private || flags & libc::IPC_CREAT != 0 && segments::segment_by_key(key).is_none();
+        let charge = if makes_one {
+            let first = self.segments.charge_segment(bytes);
+            match first
+                .or_else(|over| if self.sweep_segments() { self.segments.charge_segment(bytes) } else { Err(over) })
+            {
+                Ok(charge) => Some(charge),
+                Err(over) => return self.refuse(call, over.resource),
+            }
+        } else {
+            None
+        };
+        let result = call.run_unchanged();
+        if let (Ok(id), Some(charge)) = (result, charge) {
+            self.segments.keep_segment(as_int(id), charge);
+        }
+        self.record_result(&call, result);
+        call.answer(result);
+    }
+
+    /// Refuses a call for want of budget.
+    pub(super) fn refuse(&mut self, call: StoppedCall, resource: Resource) {
+        let refusal = Refusal { errno: Errno::NoMem, cause: Cause::Limit(resource) };
+        self.record(None, &Decided::new(&call, Err(refusal)));
+        call.answer(Err(refusal.errno));
+    }
+
+    fn record_result(&mut self, call: &StoppedCall, result: Result<u64, Errno>) {
+        self.record(None, &Decided::new(call, result.map_err(Refusal::from)));
+    }
+
+    fn shmctl(&mut self, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        self.sweep_segments();
+        self.record_result(&call, result);
+        call.answer(result);
+    }
+
+    /// ftruncate and fallocate: of a memfd they are memory, of other files nothing that we count.
+    fn resize_call(&mut self, mut call: StoppedCall) {
+        let [fd, a, b, c, ..] = call.args();
+        let status = files::status(&files::fd_path(call.tid(), as_int(fd)));
+        let Some(status) = status.ok().filter(|status| self.segments.is_memory(status.id)) else {
+            return call.release(Until::Event);
+        };
+        let bytes = match call.number().cast_signed() {
+            libc::SYS_ftruncate => a,
+            _ if a & !u64::from(libc::FALLOC_FL_KEEP_SIZE.unsigned_abs()) != 0 => 0,
+            _ => b.saturating_add(c),
+        };
+        let charged = self.segments.note_memfd(status.id, bytes);
+        if let Err(over) = charged
+            && !(self.sweep_segments() && self.segments.note_memfd(status.id, bytes).is_ok())
+        {
+            return self.refuse(call, over.resource);
+        }
+        let result = call.run_unchanged();
+        let now = files::status(&files::fd_path(call.tid(), as_int(fd))).map_or(status.bytes, |status| status.bytes);
+        let kept = if result.is_ok() && call.number().cast_signed() == libc::SYS_fallocate { bytes } else { 0 };
+        self.segments.settle_memfd(status.id, now.max(kept));
+        self.record_result(&call, result);
+        call.answer(result);
+    }
+
+    /// A file has been opened for writing: memory of a process is not to be written past its rights.
+    pub(super) fn check_opened(&mut self, tid: Tid) {
+        let Some(mut call) = StoppedCall::at_exit(tid, Rc::clone(&self.events), None) else { return };
+        let opened = call.own_result().ok().map(as_int).filter(|fd| *fd >= 0);
+        let Some(fd) = opened.filter(|fd| is_process_memory(tid, *fd)) else {
+            return resume(tid, Until::Event, 0);
+        };
+        if call.run(libc::SYS_close.cast_unsigned(), [u64::from(fd.cast_unsigned()), 0, 0, 0, 0, 0]).is_err() {
+            return kill(tid);
+        }
+        call.answer(Err(Errno::Acces));
+    }
+}
+
+/// Whether the descriptor is a `mem` file of a process file system; names there are the kernel's own.
+fn is_process_memory(tid: Tid, fd: i32) -> bool {
+    files::fd_name(tid, fd).is_ok_and(|name| name.ends_with("/mem"))
+        && files::file_system(&files::fd_path(tid, fd))
+            .is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+/// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.
+fn without_file(request: &mut Request) {
+    if let Request::Mmap(call) = request
+        && call.flags.intersects(MapFlags::SHARED)
+    {
+        call.source = MapSource::Anonymous;
+        call.flags |= MapFlags::ANONYMOUS;
+    }
+}
+
+/// An `int` argument: the lower half of its register.
+#[expect(clippy::cast_possible_truncation, reason = "the ABI drops the upper half")]
+pub(super) const fn as_int(word: u64) -> i32 {
+    word as i32
+}

@@ -1,0 +1,232 @@
+//! What the guest's descriptors and segments are, as the decoder asks.
+//!
+//! A descriptor is looked up in the table of the very thread that calls. Another thread may put another
+//! file in its place before the host call runs; then the map names the wrong file. No charge depends on
+//! which file it is, and rights are checked by the host again.
+//!
+//! Objects are kept by device, inode and name for as long as a region holds them, so that two maps of one
+//! file are the same object.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, HUGETLBFS_MAGIC, Statfs, XFS_SUPER_MAGIC, statfs};
+use nix::sys::statvfs::FsFlags;
+use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
+use pagewarden::object::FileId;
+use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
+
+use super::ptrace::{self, Tid};
+use super::segments::Segments;
+
+/// Objects are looked through for dead ones when there are this many, and then at each doubling.
+const SWEEP_MIN: usize = 256;
+
+/// The objects that regions map.
+#[derive(Debug, Default)]
+pub(super) struct FileTable {
+    objects: HashMap<(u64, u64), Vec<Weak<MemoryObject>>>,
+    sweep_at: usize,
+    /// By device: whether large maps of its files are placed on huge-page boundaries.
+    huge_aligned: HashMap<u64, bool>,
+}
+
+impl FileTable {
+    /// The object of this kind and name, made if there is none alive. Only files, memfds and segments have
+    /// an identity to be found by. A file can be looked at by `path`.
+    pub(super) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
+        let key = match &kind {
+            ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::Memfd(file) => (file.device, file.inode),
+            ObjectKind::SysV(id) => (u64::MAX, u64::from(id.cast_unsigned())),
+            _ => return MemoryObject::new(kind, name),
+        };
+        self.sweep();
+        let known = self.objects.entry(key).or_default();
+        known.retain(|object| object.strong_count() > 0);
+        let found =
+            known.iter().filter_map(Weak::upgrade).find(|object| *object.kind() == kind && object.name() == name);
+        found.unwrap_or_else(|| {
+            let is_huge_aligned = match &kind {
+                ObjectKind::File(file) => aligned_by_device(&mut self.huge_aligned, file.device, path),
+                _ => false,
+            };
+            let make = if is_huge_aligned { MemoryObject::new_huge_aligned } else { MemoryObject::new };
+            let object = make(kind, name);
+            known.push(Arc::downgrade(&object));
+            object
+        })
+    }
+
+    fn sweep(&mut self) {
+        if self.objects.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        self.objects.retain(|_, known| known.iter().any(|object| object.strong_count() > 0));
+        self.sweep_at = self.objects.len() * 2;
+    }
+
+    /// Whether a region maps this file.
+    pub(super) fn is_mapped(&self, file: FileId) -> bool {
+        let known = self.objects.get(&(file.device, file.inode));
+        known.is_some_and(|known| known.iter().any(|object| object.strong_count() > 0))
+    }
+}
+
+fn aligned_by_device(known: &mut HashMap<u64, bool>, device: u64, path: &str) -> bool {
+    if let Some(answer) = known.get(&device) {
+        return *answer;
+    }
+    // A path that leads nowhere any more says nothing of its device.
+    let Some(answer) = is_huge_aligned(path) else { return false };
+    known.insert(device, answer);
+    answer
+}
+
+/// What one file is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileStatus {
+    /// Which file.
+    pub(super) id: FileId,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// For a device: which.
+    pub(super) device: u64,
+    mode: u32,
+    is_append_only: bool,
+}
+
+/// Looks at what a path leads to, following links.
+pub(super) fn status(path: &str) -> io::Result<FileStatus> {
+    let path = CString::new(path)?;
+    let mut data = MaybeUninit::<libc::statx>::zeroed();
+    let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE;
+    // SAFETY: the path ends with a zero and `data` has room for the structure.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, wanted, data.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was zeroed, statx filled it, and every bit pattern is valid.
+    let data = unsafe { data.assume_init() };
+    let id = FileId { device: libc::makedev(data.stx_dev_major, data.stx_dev_minor), inode: data.stx_ino };
+    Ok(FileStatus {
+        id,
+        bytes: data.stx_size,
+        device: libc::makedev(data.stx_rdev_major, data.stx_rdev_minor),
+        mode: data.stx_mode.into(),
+        is_append_only: data.stx_attributes & libc::STATX_ATTR_APPEND.cast_unsigned() as u64 != 0,
+    })
+}
+
+/// Where the host shows descriptor `fd` of `tid`.
+pub(super) fn fd_path(tid: Tid, fd: i32) -> String {
+    format!("/proc/{tid}/fd/{fd}")
+}
+
+/// The path behind a descriptor as `/proc/PID/maps` would print it.
+pub(super) fn fd_name(tid: Tid, fd: i32) -> io::Result<String> {
+    let name = fs::read_link(fd_path(tid, fd))?;
+    Ok(String::from_utf8_lossy(name.as_os_str().as_bytes()).replace('\n', "\\012"))
+}
+
+/// Answers for one call of one thread.
+pub(super) struct FileView<'a> {
+    pub(super) tid: Tid,
+    pub(super) table: &'a mut FileTable,
+    pub(super) segments: &'a mut Segments,
+    /// Whether the file that was asked for is `/dev/zero`.
+    pub(super) is_zero_device: bool,
+}
+
+impl Files for FileView<'_> {
+    fn open_file(&mut self, fd: i32) -> Result<OpenFile, Errno> {
+        if fd < 0 {
+            return Err(Errno::BadF);
+        }
+        let path = fd_path(self.tid, fd);
+        let status = status(&path).map_err(|_| Errno::BadF)?;
+        let flags = open_flags(self.tid, fd).ok_or(Errno::BadF)?;
+        if flags & libc::O_PATH != 0 {
+            return Err(Errno::BadF);
+        }
+        self.is_zero_device = status.mode & libc::S_IFMT == libc::S_IFCHR && status.device == libc::makedev(1, 5);
+        let name = fd_name(self.tid, fd).map_err(|_| Errno::BadF)?;
+        let kind = if self.segments.is_memory(status.id) {
+            self.segments.note_memfd(status.id, status.bytes).map_err(|_| Errno::NoMem)?;
+            ObjectKind::Memfd(status.id)
+        } else if matches!(status.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
+            ObjectKind::Device(status.id)
+        } else {
+            ObjectKind::File(status.id)
+        };
+        Ok(OpenFile { object: self.table.intern(kind, &name, &path), traits: traits(&path, &status, flags) })
+    }
+
+    fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
+        let ours = fs::read_link("/proc/self/ns/ipc");
+        let theirs = fs::read_link(format!("/proc/{}/ns/ipc", self.tid));
+        if ours.ok() != theirs.ok() {
+            // Numbers of another namespace mean other segments, and cannot be looked up from here.
+            return Err(Errno::Inval);
+        }
+        let status = super::segments::segment_status(id).ok_or(Errno::Inval)?;
+        let name = format!("/SYSV{:08x} (deleted)", status.key);
+        let object = self.table.intern(ObjectKind::SysV(id), &name, "");
+        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes) })
+    }
+
+    fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = Vec::new();
+        let mut at = addr & !7;
+        while bytes.len() <= len_max + 8 {
+            let word = ptrace::peek(self.tid, at).map_err(|_| Errno::Fault)?.to_le_bytes();
+            let skipped = usize::try_from(addr.saturating_sub(at)).unwrap_or(0);
+            bytes.extend_from_slice(&word[skipped..]);
+            if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+                bytes.truncate(end);
+                return if end > len_max { Err(Errno::Inval) } else { Ok(bytes) };
+            }
+            at = at.checked_add(8).ok_or(Errno::Fault)?;
+        }
+        Err(Errno::Inval)
+    }
+}
+
+/// How the descriptor was opened.
+fn open_flags(tid: Tid, fd: i32) -> Option<i32> {
+    let info = fs::read_to_string(PathBuf::from(format!("/proc/{tid}/fdinfo/{fd}"))).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
+}
+
+fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
+    let mut traits = FileTraits::empty();
+    traits.set(FileTraits::READABLE, matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR));
+    traits.set(FileTraits::WRITABLE, matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR));
+    traits.set(FileTraits::APPEND_ONLY, status.is_append_only);
+    let is_mappable = !matches!(status.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK);
+    traits.set(FileTraits::NOT_MAPPABLE, !is_mappable);
+    traits.set(FileTraits::REGULAR, status.mode & libc::S_IFMT == libc::S_IFREG);
+    if let Some(data) = file_system(path) {
+        let kind = data.filesystem_type();
+        traits.set(FileTraits::NO_EXEC, data.flags().contains(FsFlags::ST_NOEXEC));
+        traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
+        traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
+    }
+    traits
+}
+
+/// The file system that a path leads to.
+pub(super) fn file_system(path: &str) -> Option<Statfs> {
+    statfs(path).ok()
+}
+
+/// Whether the file system places large maps on huge-page boundaries.
+fn is_huge_aligned(path: &str) -> Option<bool> {
+    Some(matches!(file_system(path)?.filesystem_type(), EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC | BTRFS_SUPER_MAGIC))
+}

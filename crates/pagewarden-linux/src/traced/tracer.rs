@@ -1,0 +1,279 @@
+//! The event loop: one thread, one event at a time.
+//!
+//! What stops a guest thread is dealt with at once and the thread is let go on. While a plan is carried out
+//! only its own thread is waited for; what happens to others meanwhile is kept ([`super::wait`]).
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use pagewarden::manager::{Cause, Refusal};
+use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
+
+use super::files::FileTable;
+use super::import::{self, ImportError};
+use super::process::{ExitAction, SharedSpace, Space, Tree, usage_of};
+use super::ptrace::{self, Stop, Tid, Until};
+use super::segments::Segments;
+use super::signals;
+use super::spawn::{self, Spawned};
+use super::wait::{Event, Events};
+use crate::options::{OnExit, RunOptions};
+use crate::report::{Exit, Observer, ProcessReport, Report, RunError, RunOutcome};
+
+/// The code segment of 32-bit programs (`__USER32_CS`).
+const CODE_SEGMENT_32: u64 = 0x23;
+
+/// A run under way.
+pub(super) struct Tracer<'a> {
+    pub(super) options: &'a RunOptions,
+    pub(super) observer: Option<&'a mut dyn Observer>,
+    pub(super) ledger: ResourceLedger,
+    pub(super) events: Rc<Events>,
+    pub(super) tree: Tree,
+    pub(super) files: FileTable,
+    pub(super) segments: Segments,
+    pub(super) hints: Vec<String>,
+    pub(super) difference: Option<String>,
+    pub(super) started: Instant,
+    pub(super) calls: u64,
+    spawned: Spawned,
+    /// Whether the program has executed.
+    running: bool,
+    exit: Option<Exit>,
+    failure: Option<RunError>,
+    /// Whatever stops from now on is killed.
+    ending: bool,
+    reports: Vec<(u64, ProcessReport)>,
+}
+
+impl<'a> Tracer<'a> {
+    /// A tracer for a program that is about to execute.
+    pub(super) fn new(options: &'a RunOptions, observer: Option<&'a mut dyn Observer>, spawned: Spawned) -> Self {
+        let pages = |limit: Option<u64>| limit.map_or(u64::MAX, |bytes| bytes / PAGE_SIZE);
+        let limits = Limits::UNLIMITED
+            .with(Resource::Committed, pages(options.commit_limit))
+            .with(Resource::Virtual, pages(options.reserve_limit))
+            .with(Resource::Locked, pages(options.lock_limit));
+        let ledger = ResourceLedger::new(limits);
+        let mut tree = Tree::default();
+        let program = options.program.to_string_lossy().into_owned();
+        tree.add_process(spawned.pid, std::process::id().cast_signed(), program, None);
+        Self {
+            options,
+            observer,
+            segments: Segments::new(ledger.root().clone()),
+            ledger,
+            events: Rc::default(),
+            tree,
+            files: FileTable::default(),
+            hints: Vec::new(),
+            difference: None,
+            started: Instant::now(),
+            calls: 0,
+            spawned,
+            running: false,
+            exit: None,
+            failure: None,
+            ending: false,
+            reports: Vec::new(),
+        }
+    }
+
+    /// Runs until the last guest is gone.
+    pub(super) fn run(mut self) -> Result<RunOutcome, RunError> {
+        let events = Rc::clone(&self.events);
+        while let Some(event) = events.next().map_err(|source| RunError::Host { what: "wait", source })? {
+            self.handle(event);
+        }
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let lost = || RunError::Host { what: "wait", source: std::io::Error::from_raw_os_error(libc::ECHILD) };
+        let exit = self.exit.ok_or_else(lost)?;
+        self.reports.sort_by_key(|(order, _)| *order);
+        let report = Report {
+            usage: usage_of(self.ledger.root()),
+            commit_limit: self.options.commit_limit,
+            processes: self.reports.into_iter().map(|(_, report)| report).collect(),
+            processes_peak: self.tree.processes_peak,
+            seconds: self.started.elapsed().as_secs_f64(),
+            calls: self.calls,
+        };
+        Ok(RunOutcome { exit, report, difference: self.difference, hints: self.hints })
+    }
+
+    fn handle(&mut self, event: Event) {
+        let tid = event.tid;
+        match event.stop {
+            Stop::Exited(code) => return self.gone(event, Exit::Code(code)),
+            Stop::Killed(signal) => return self.gone(event, Exit::Signal(signal)),
+            _ => {}
+        }
+        if self.ending || !self.tree.tasks.contains_key(&tid) && !self.adopt_stray(tid) {
+            return kill(tid);
+        }
+        match event.stop {
+            Stop::Seccomp => self.stopped_call(tid),
+            Stop::SyscallExit => self.call_ended(tid),
+            Stop::Exec => self.exec(tid),
+            Stop::Group(signal) => self.group_stop(tid, signal),
+            Stop::Signal(signal) => resume(tid, Until::Event, signal),
+            Stop::Trap => {
+                self.set_stopped(tid, false);
+                resume(tid, Until::Event, 0);
+            }
+            Stop::Cloned | Stop::Exited(_) | Stop::Killed(_) => resume(tid, Until::Event, 0),
+        }
+    }
+
+    fn set_stopped(&mut self, tid: Tid, stopped: bool) {
+        if let Some(task) = self.tree.tasks.get_mut(&tid) {
+            task.stopped = stopped;
+        }
+    }
+
+    fn group_stop(&mut self, tid: Tid, signal: i32) {
+        self.set_stopped(tid, true);
+        resume(tid, Until::Continued, 0);
+        if tid == self.spawned.pid {
+            signals::stop_with_guest(tid, signal, || self.tree.tasks.values().all(|task| task.stopped));
+        }
+    }
+
+    fn call_ended(&mut self, tid: Tid) {
+        let action = self.tree.tasks.get_mut(&tid).and_then(|task| task.on_exit.take());
+        match action {
+            Some(ExitAction::CheckOpened) => self.check_opened(tid),
+            None => resume(tid, Until::Event, 0),
+        }
+    }
+
+    fn gone(&mut self, event: Event, exit: Exit) {
+        let tid = event.tid;
+        self.tree.tasks.remove(&tid);
+        let Some(process) = self.tree.processes.remove(&tid) else { return };
+        self.tree.remove_threads(tid);
+        let wx_refusals = process.wx_refusals();
+        if wx_refusals > 0 {
+            self.hints.push(format!(
+                "{}: {wx_refusals} calls asked for memory that is writable and executable and were refused \
+                 (--wx deny); a JIT compiler needs it (node: --jitless, java: -Xint)",
+                process.program
+            ));
+        }
+        let keeps_map = self.options.keep_maps;
+        let map = process.space.as_ref().filter(|_| keeps_map).map(|space| space.borrow().manager.maps_text());
+        let order = process.order;
+        let mut report = process.report(tid, Some(exit), event.resident_peak_kib);
+        report.map_at_exit = map;
+        self.reports.push((order, report));
+        self.sweep_segments();
+        if tid == self.spawned.pid {
+            self.main_gone(exit);
+        }
+    }
+
+    fn main_gone(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        if !self.running
+            && let Some(source) = self.spawned.exec_error()
+        {
+            self.failure = Some(spawn::not_executable(&self.options.program, source));
+        }
+        if self.options.on_exit == OnExit::Kill {
+            self.end();
+        }
+    }
+
+    /// Gives back what segments hold that are gone; true if anything was.
+    pub(super) fn sweep_segments(&mut self) -> bool {
+        !self.segments.is_empty() && self.segments.sweep(self.tree.processes.keys().copied(), &self.files)
+    }
+
+    /// Kills the whole tree.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+        self.tree.processes.keys().for_each(|pid| kill(*pid));
+    }
+
+    /// Kills one process and says why.
+    pub(super) fn kill_with_hint(&mut self, pid: Tid, why: &str) {
+        let program = self.tree.processes.get(&pid).map_or("?", |process| process.program.as_str());
+        self.hints.push(format!("{program} (process {pid}) was killed: {why}"));
+        kill(pid);
+    }
+
+    /// A new program is in place: all other threads are gone, and so is the old space.
+    fn exec(&mut self, tid: Tid) {
+        if let Ok(former) = ptrace::event_message(tid)
+            && let Ok(former) = Tid::try_from(former)
+        {
+            self.tree.tasks.remove(&former);
+        }
+        self.tree.remove_threads(tid);
+        self.tree.add_thread(tid, tid, None);
+        let exe = std::fs::read_link(format!("/proc/{tid}/exe")).ok();
+        let name = exe.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+        if let Some(process) = self.tree.processes.get_mut(&tid) {
+            process.replace_space(None);
+            process.program = name.unwrap_or_else(|| process.program.clone());
+        }
+        let Ok(registers) = ptrace::registers(tid) else { return };
+        let is_first = !std::mem::replace(&mut self.running, true);
+        if registers.cs == CODE_SEGMENT_32 {
+            return self.kill_with_hint(tid, "32-bit programs cannot be run");
+        }
+        let Some(space) = self.import(tid, is_first) else { return kill(tid) };
+        if let Some(process) = self.tree.processes.get_mut(&tid) {
+            process.space = Some(Rc::clone(&space));
+        }
+        self.tree.add_thread(tid, tid, Some(space));
+        self.close_writable_code(tid);
+    }
+
+    fn import(&mut self, tid: Tid, is_first: bool) -> Option<SharedSpace> {
+        let account = self.new_account();
+        match import::import(tid, account, &self.options.policy, &mut self.files) {
+            Ok(manager) => return Some(Space::share(manager)),
+            Err(ImportError::Host(_)) if !std::path::Path::new(&format!("/proc/{tid}")).exists() => {}
+            Err(ImportError::Host(error)) => {
+                self.kill_with_hint(tid, &format!("the host does not show what it has mapped ({error})"));
+            }
+            Err(ImportError::Limit { refusal, needed }) => self.too_large(tid, refusal, needed, is_first),
+        }
+        None
+    }
+
+    fn too_large(&mut self, tid: Tid, refusal: Refusal, needed: import::Needed, is_first: bool) {
+        let (limit, given, needed) = match refusal.cause {
+            Cause::Limit(Resource::Committed) => ("--commit-limit", self.options.commit_limit, needed.committed),
+            Cause::Limit(Resource::Virtual) => ("--reserve-limit", self.options.reserve_limit, needed.reserved),
+            Cause::Limit(Resource::Regions) => ("--map-limit", self.options.map_limit, needed.regions),
+            _ => ("--lock-limit", self.options.lock_limit, 0),
+        };
+        if is_first {
+            let program = self.options.program.to_string_lossy().into_owned();
+            let given = given.unwrap_or(0);
+            self.failure = Some(RunError::LimitTooSmall { limit, given, needed, program });
+            return;
+        }
+        self.kill_with_hint(tid, &format!("{limit} leaves too little for it to start"));
+    }
+
+    /// An account for a new space.
+    pub(super) fn new_account(&self) -> pagewarden::Account {
+        let most = self.options.map_limit.unwrap_or(u64::MAX);
+        self.ledger.root().child(Limits::UNLIMITED.with(Resource::Regions, most))
+    }
+}
+
+/// Lets a thread go on; one that has died says so by its next event.
+pub(super) fn resume(tid: Tid, until: Until, signal: i32) {
+    let _ = ptrace::resume(tid, until, signal);
+}
+
+/// Kills the process of a thread that is traced and has not been waited for, so that the number is its own.
+pub(super) fn kill(tid: Tid) {
+    // SAFETY: plain numbers.
+    let _ = unsafe { libc::kill(tid, libc::SIGKILL) };
+}
