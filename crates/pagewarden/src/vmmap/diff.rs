@@ -181,23 +181,52 @@ impl Vmmap {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::Range;
+
     use super::*;
     use crate::addr::PageCount;
     use crate::prot::Prot;
 
-    #[test]
-    fn what_both_share_is_not_looked_at() {
-        let page = |first| PageRange::from_pages(first, PageCount::new(1)).unwrap();
-        let mut map = Vmmap::new(PageCount::ZERO);
-        for index in 0..5000 {
+    fn page(first: u64) -> PageRange {
+        PageRange::from_pages(first, PageCount::new(1)).unwrap()
+    }
+
+    fn insert(map: &mut Vmmap, indices: Range<u64>) {
+        for index in indices {
             map.insert(page(2 * index), Region::anonymous(Prot::READ));
         }
+    }
+
+    /// The changes, and the steps that they took.
+    fn compare(older: &Vmmap, newer: &Vmmap) -> (usize, usize) {
+        let mut comparison = Comparison { older: Rest::of(older), newer: Rest::of(newer), changes: Vec::new() };
+        let steps = (0..).take_while(|_| comparison.step()).count();
+        (comparison.changes.len(), steps)
+    }
+
+    #[test]
+    fn what_both_share_is_not_looked_at() {
+        let mut map = Vmmap::new(PageCount::ZERO);
+        insert(&mut map, 0..5000);
         let older = map.clone();
         map.remove(page(5000));
         map.insert(page(10_001), Region::anonymous(Prot::EXEC));
-        let mut comparison = Comparison { older: Rest::of(&older), newer: Rest::of(&map), changes: Vec::new() };
-        let steps = (0..).take_while(|_| comparison.step()).count();
-        assert_eq!(comparison.changes.len(), 2);
+        let (changes, steps) = compare(&older, &map);
+        assert_eq!(changes, 2);
         assert!(steps < 300, "{steps} steps");
+    }
+
+    #[test]
+    fn what_both_share_is_found_in_trees_of_different_height() {
+        let mut map = Vmmap::new(PageCount::ZERO);
+        insert(&mut map, 0..600);
+        let older = map.clone();
+        insert(&mut map, 600..1200);
+        assert_ne!(older.root.as_ref().unwrap().height(), map.root.as_ref().unwrap().height());
+        for (a, b) in [(&older, &map), (&map, &older)] {
+            let (changes, steps) = compare(a, b);
+            assert_eq!(changes, 600);
+            assert!(steps < 600 + 300, "{steps} steps");
+        }
     }
 }
