@@ -236,7 +236,7 @@ fn trace_file(lab: &Lab) -> Result<()> {
     budget(lab, &["--commit-limit", "256M", "--trace", "trace.json"], "reserve")?;
     let text = fs::read_to_string(lab.path("trace.json"))?;
     let events = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-    let huge = |event: &&Value| event["call"] == "mmap" && event["args"][1] == 1_u64 << 40;
+    let huge = |event: &&Value| event["call"] == "mmap" && event["args"][1] == "0x10000000000";
     ensure!(events.iter().filter(huge).count() == 1, "the mmap of 1 TiB is not there once in {} lines", events.len());
     let refused = |event: &Value| event["call"] == "mprotect" && event["errno"] == "ENOMEM";
     ensure!(events.iter().any(refused), "the refused mprotect is not there");

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, PAGE_SIZE, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Resource};
 
 use super::files::{self, FileView};
+use super::filter;
 use super::import;
 use super::inject::StoppedCall;
 use super::process::{ExitAction, SharedSpace};
@@ -79,6 +80,7 @@ impl Tracer<'_> {
         match call.number().cast_signed() {
             libc::SYS_fork | libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3 => self.fork_call(&space, call),
             libc::SYS_setrlimit | libc::SYS_prlimit64 => self.limits_call(call),
+            number if filter::CREDENTIALS.contains(&number) => Self::credentials_call(&space, call),
             libc::SYS_shmget => self.shmget(call),
             libc::SYS_shmctl => self.shmctl(call),
             libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
@@ -111,7 +113,7 @@ impl Tracer<'_> {
             }
         };
         if is_zero_device {
-            without_file(&mut request);
+            Self::share_zero_pages(space, &mut request);
         }
         let mut decided = Decided::new(&call, Ok(0));
         let Some(call) = self.carry_out(space, call, &request, &mut decided) else { return };
@@ -235,6 +237,26 @@ impl Tracer<'_> {
         call.answer(result);
     }
 
+    /// The guest changes who it is: what it may do is looked up anew.
+    fn credentials_call(space: &SharedSpace, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        if let Ok(privileges) = import::privileges(call.tid()) {
+            space.borrow_mut().manager.set_privileges(privileges);
+        }
+        call.answer(result);
+    }
+
+    /// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.
+    fn share_zero_pages(space: &SharedSpace, request: &mut Request) {
+        if let Request::Mmap(call) = request
+            && call.flags.intersects(MapFlags::SHARED)
+            && let MapSource::File(file) = &mut call.source
+        {
+            let charge = space.borrow().manager.account().empty_charge(Resource::Committed);
+            file.object = MemoryObject::with_charge(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", charge);
+        }
+    }
+
     fn shmget(&mut self, mut call: StoppedCall) {
         let [key, bytes, flags, ..] = call.args();
         let (key, flags) = (as_int(key), as_int(flags));
@@ -322,16 +344,6 @@ fn is_process_memory(tid: Tid, fd: i32) -> bool {
     files::fd_name(tid, fd).is_ok_and(|name| name.ends_with("/mem"))
         && files::file_system(&files::fd_path(tid, fd))
             .is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC)
-}
-
-/// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.
-fn without_file(request: &mut Request) {
-    if let Request::Mmap(call) = request
-        && call.flags.intersects(MapFlags::SHARED)
-    {
-        call.source = MapSource::Anonymous;
-        call.flags |= MapFlags::ANONYMOUS;
-    }
 }
 
 /// An `int` argument: the lower half of its register.

@@ -25,6 +25,9 @@ use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
 use super::ptrace::{self, Tid};
 use super::segments::Segments;
 
+/// File systems of which nothing may be executed however they are mounted (`SB_I_NOEXEC`): of pipes, sockets and
+/// other descriptors without a file, of processes, of the system.
+const NO_EXEC_KINDS: [i64; 5] = [0x5049_5045, 0x534f_434b, 0x0904_1934, 0x9fa0, 0x6265_6572];
 /// Objects are looked through for dead ones when there are this many, and then at each doubling.
 const SWEEP_MIN: usize = 256;
 
@@ -42,7 +45,10 @@ impl FileTable {
     /// an identity to be found by. A file can be looked at by `path`.
     pub(super) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
         let key = match &kind {
-            ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::Memfd(file) => (file.device, file.inode),
+            ObjectKind::File(file)
+            | ObjectKind::Device(file)
+            | ObjectKind::ZeroDevice(file)
+            | ObjectKind::Memfd(file) => (file.device, file.inode),
             ObjectKind::SysV(id) => (u64::MAX, u64::from(id.cast_unsigned())),
             _ => return MemoryObject::new(kind, name),
         };
@@ -54,6 +60,7 @@ impl FileTable {
         found.unwrap_or_else(|| {
             let is_huge_aligned = match &kind {
                 ObjectKind::File(file) => aligned_by_device(&mut self.huge_aligned, file.device, path),
+                ObjectKind::ZeroDevice(_) => true,
                 _ => false,
             };
             let make = if is_huge_aligned { MemoryObject::new_huge_aligned } else { MemoryObject::new };
@@ -159,6 +166,8 @@ impl Files for FileView<'_> {
         let kind = if self.segments.is_memory(status.id) {
             self.segments.note_memfd(status.id, status.bytes).map_err(|_| Errno::NoMem)?;
             ObjectKind::Memfd(status.id)
+        } else if self.is_zero_device {
+            ObjectKind::ZeroDevice(status.id)
         } else if matches!(status.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
             ObjectKind::Device(status.id)
         } else {
@@ -177,7 +186,8 @@ impl Files for FileView<'_> {
         let status = super::segments::segment_status(id).ok_or(Errno::Inval)?;
         let name = format!("/SYSV{:08x} (deleted)", status.key);
         let object = self.table.intern(ObjectKind::SysV(id), &name, "");
-        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes) })
+        let rights = super::segments::rights(self.tid, &status);
+        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes), rights })
     }
 
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
@@ -214,7 +224,8 @@ fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
     traits.set(FileTraits::REGULAR, status.mode & libc::S_IFMT == libc::S_IFREG);
     if let Some(data) = file_system(path) {
         let kind = data.filesystem_type();
-        traits.set(FileTraits::NO_EXEC, data.flags().contains(FsFlags::ST_NOEXEC));
+        let is_no_exec = data.flags().contains(FsFlags::ST_NOEXEC) || NO_EXEC_KINDS.contains(&kind.0);
+        traits.set(FileTraits::NO_EXEC, is_no_exec);
         traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
         traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
     }

@@ -109,6 +109,17 @@ pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_prlimit64, When::WordIsNot(2, 0)),
 ];
 
+/// Calls by which a process changes its credentials. They stop too.
+pub(super) const CREDENTIALS: [i64; 7] = [
+    libc::SYS_capset,
+    libc::SYS_setuid,
+    libc::SYS_setreuid,
+    libc::SYS_setresuid,
+    libc::SYS_setfsuid,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+];
+
 /// Calls that stop too when nothing may be written past W^X: those that open a file for writing.
 const TRACED_FOR_WX: &[(i64, When)] = &[
     (libc::SYS_open, When::Bits(1, libc::O_WRONLY as u64)),
@@ -174,7 +185,9 @@ pub(super) fn programs(options: FilterOptions) -> Result<Vec<BpfProgram>, seccom
         refused.entry(*errno).or_default().push((*call, *when));
     }
     let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
-    let traced = program(TRACED.iter().chain(for_wx).copied().collect(), SeccompAction::Trace(0))?;
+    let mut traced: Vec<(i64, When)> = TRACED.iter().chain(for_wx).copied().collect();
+    traced.extend(CREDENTIALS.map(|call| (call, When::Always)));
+    let traced = program(traced, SeccompAction::Trace(0))?;
     let mut programs = vec![x32_program(), traced];
     // By number: `ENOSYS`, the largest, is what seccomp(2) itself gets, so its program must be the last.
     for (errno, calls) in refused {

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use pagewarden::manager::{Break, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
+use pagewarden::linux::Advice;
+use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
 use pagewarden::object::FileId;
 use pagewarden::vmmap::Direction;
 use pagewarden::{
@@ -22,6 +23,8 @@ const TASK_END: u64 = 0x7fff_ffff_f000;
 const ADDR_COMPAT_LAYOUT: u64 = 0x0020_0000;
 /// The inode of the first user namespace in /proc (`PROC_USER_INIT_INO`).
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
+/// Advices are numbered below this.
+const ADVICES_END: i32 = 128;
 /// What most hosts have, should they not say.
 const LOWEST_HINT_DEFAULT: u64 = 65_536;
 const CAP_IPC_LOCK: u64 = 14;
@@ -117,6 +120,7 @@ fn config(tid: Tid, entries: &[MapsEntry], account: Account, policy: &Policy) ->
         limits: limits(tid)?,
         privileges: privileges(tid)?,
         regions_max: number_in("/proc/sys/vm/max_map_count").unwrap_or(65_530),
+        features: features(),
         policy: policy.clone(),
         account,
     })
@@ -171,6 +175,22 @@ fn lowest_hint() -> VirtAddr {
     VirtAddr::new(*lowest)
 }
 
+/// What the host's kernel was built with, found out by asking for it where nothing is to be done.
+fn features() -> Features {
+    static KNOWN: OnceLock<Features> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let knows = |advice: &Advice| {
+            // SAFETY: an advice about no bytes at all does nothing.
+            unsafe { libc::madvise(std::ptr::null_mut(), 0, advice.raw()) == 0 }
+        };
+        let unknown = (0..ADVICES_END).filter_map(Advice::from_raw).filter(|advice| !knows(advice));
+        let features = unknown.fold(Features::ALL, Features::without_advice);
+        // SAFETY: to take the name from no bytes at all does nothing.
+        let named = unsafe { libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, 0, 0, 0) };
+        if named == 0 { features } else { features.without_names() }
+    })
+}
+
 /// Fields of /proc/PID/stat, numbered as in proc(5).
 fn stat_fields(tid: Tid) -> io::Result<impl Fn(usize) -> u64> {
     let text = fs::read(format!("/proc/{tid}/stat"))?;
@@ -207,7 +227,7 @@ pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
 }
 
 /// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing.
-fn privileges(tid: Tid) -> io::Result<Privileges> {
+pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map_or("", str::trim);
     let effective = u64::from_str_radix(effective, 16).unwrap_or(0);

@@ -61,6 +61,11 @@ impl PageManagementProvider for TracedProvider {
         Err(if host.number == libc::SYS_brk { Errno::NoMem } else { Errno::Fault })
     }
 
+    fn has_kept(&self, range: PageRange) -> bool {
+        let Ok(entries) = proc_maps::read(self.reader) else { return true };
+        entries.iter().any(|entry| entry.range.intersects(range))
+    }
+
     fn stack_start(&self, region: PageRange) -> VirtAddr {
         let last = VirtAddr::new(region.end().as_u64() - 1);
         let path = PathBuf::from(format!("/proc/{}/maps", self.reader));
@@ -178,20 +183,18 @@ fn map(
     if let Some(ObjectKind::SysV(id)) = kind {
         return Ok(attach(*id, range, region, target));
     }
-    let flags = map_flags(region, target, populate);
-    let (flags, fd, offset) = match kind {
-        None | Some(ObjectKind::NamedAnonymous | ObjectKind::SharedAnonymous) => {
-            (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
-        }
-        Some(ObjectKind::Special | ObjectKind::SysV(_)) => return Err(Errno::NoSys),
-        Some(ObjectKind::File(_) | ObjectKind::Device(_) | ObjectKind::Memfd(_)) => {
-            if call.number() != libc::SYS_mmap.cast_unsigned() {
-                return Err(Errno::NoSys);
-            }
-            let [_, _, _, word, fd, _] = call.args();
-            let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
-            (flags | file_flags(MapFlags::from_bits_retain(word)), fd, offset)
-        }
+    if kind == Some(&ObjectKind::Special) || call.number() != libc::SYS_mmap.cast_unsigned() {
+        return Err(Errno::NoSys);
+    }
+    let [_, _, _, word, fd, _] = call.args();
+    let word = MapFlags::from_bits_retain(word);
+    let flags = map_flags(region, target, populate) | word & MapFlags::LOCKED;
+    // Shared anonymous memory may have been asked for by mapping /dev/zero.
+    let (flags, fd, offset) = if word.contains(MapFlags::ANONYMOUS) {
+        (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
+    } else {
+        let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
+        (flags | file_flags(word), fd, offset)
     };
     let args = [range.start().as_u64(), range.bytes(), region.prot.bits().into(), flags.bits(), fd, offset];
     Ok(HostCall { number: libc::SYS_mmap, args, expected: range.start().as_u64() })
@@ -199,7 +202,8 @@ fn map(
 
 /// What only the file gives a meaning to: all but what the region says itself, and where it goes.
 fn file_flags(word: MapFlags) -> MapFlags {
-    word - (MapFlags::FIXED
+    word - (MapFlags::TYPE
+        | MapFlags::FIXED
         | MapFlags::FIXED_NO_REPLACE
         | MapFlags::ANONYMOUS
         | MapFlags::LOW_2G
@@ -219,7 +223,6 @@ fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
     };
     let named = [
         (RegionFlags::GROWS_DOWN, MapFlags::GROWS_DOWN),
-        (RegionFlags::LOCKED, MapFlags::LOCKED),
         (RegionFlags::NO_RESERVE, MapFlags::NO_RESERVE),
         (RegionFlags::NO_HUGE_PAGE, MapFlags::STACK),
     ];
@@ -245,9 +248,15 @@ fn attach(id: i32, range: PageRange, region: &Region, target: Target) -> HostCal
     if target == Target::Replace {
         flags |= u64::from(libc::SHM_REMAP.unsigned_abs());
     }
+    let mut addr = range.start().as_u64();
+    if addr == 0 {
+        // 0 would leave the choice to the host; 1, rounded down, does not.
+        addr = 1;
+        flags |= u64::from(libc::SHM_RND.unsigned_abs());
+    }
     HostCall {
         number: libc::SYS_shmat,
-        args: [u64::from(id.cast_unsigned()), range.start().as_u64(), flags, 0, 0, 0],
+        args: [u64::from(id.cast_unsigned()), addr, flags, 0, 0, 0],
         expected: range.start().as_u64(),
     }
 }

@@ -84,9 +84,10 @@ fn ours(range: PageRange, region: &Region) -> Line {
         Some((ObjectKind::SharedAnonymous, _)) => Content::SharedAnonymous,
         Some((ObjectKind::SysV(_), _)) => Content::SysV,
         Some((ObjectKind::Special, _)) => Content::Special,
-        Some((ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::Memfd(file), name)) => {
-            Content::File(*file, name.to_owned())
-        }
+        Some((
+            ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::ZeroDevice(file) | ObjectKind::Memfd(file),
+            name,
+        )) => Content::File(*file, name.to_owned()),
     };
     let mut line = Line { range, prot: region.prot, shared: region.is_shared(), offset: 0, content };
     if !line.is_plain() {

@@ -55,6 +55,8 @@ pub struct Segment {
     pub object: Arc<MemoryObject>,
     /// Its size.
     pub pages: PageCount,
+    /// What the caller may do with it.
+    pub rights: Prot,
 }
 
 /// What mmap(2) maps.

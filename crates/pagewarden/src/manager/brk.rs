@@ -59,7 +59,7 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
     let map = &space.state.map;
     if let Some(next) = map.at_or_after(added.start()) {
         // A page stays free between the heap and its neighbour, or the neighbour's guard gap.
-        if added.end().as_u64() + PAGE_SIZE > guarded_start(&next, map.guard()) {
+        if added.end().as_u64() + PAGE_SIZE > guarded_start(&next) {
             return None;
         }
     }

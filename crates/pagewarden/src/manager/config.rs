@@ -2,6 +2,7 @@
 
 use crate::addr::VirtAddr;
 use crate::ledger::Account;
+use crate::linux::Advice;
 use crate::vmmap::Direction;
 
 /// Where things go in an address space.
@@ -60,6 +61,39 @@ bitflags::bitflags! {
     }
 }
 
+/// What the kernel that is imitated was built with: the advices that it knows, and names of anonymous memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// A bit for each advice, by its number.
+    advices: u128,
+    has_names: bool,
+}
+
+impl Features {
+    /// Everything.
+    pub const ALL: Self = Self { advices: u128::MAX, has_names: true };
+
+    /// Without `advice`.
+    #[must_use]
+    pub const fn without_advice(self, advice: Advice) -> Self {
+        Self { advices: self.advices & !(1 << advice.raw()), ..self }
+    }
+
+    /// Without names of anonymous memory (`CONFIG_ANON_VMA_NAME`).
+    #[must_use]
+    pub const fn without_names(self) -> Self {
+        Self { has_names: false, ..self }
+    }
+
+    pub(super) const fn knows(self, advice: Advice) -> bool {
+        self.advices & (1 << advice.raw()) != 0
+    }
+
+    pub(super) const fn has_names(self) -> bool {
+        self.has_names
+    }
+}
+
 /// Whether memory may be writable and executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WxPolicy {
@@ -114,6 +148,8 @@ pub struct SpaceConfig {
     pub privileges: Privileges,
     /// The most regions (`vm.max_map_count`).
     pub regions_max: u64,
+    /// What the kernel knows.
+    pub features: Features,
     /// What is decided once.
     pub policy: Policy,
     /// Who pays.

@@ -34,23 +34,23 @@ const VALIDATED: MapFlags = MapFlags::TYPE
     .union(MapFlags::STACK)
     .union(MapFlags::HUGE_TLB)
     .union(MapFlags::UNINITIALIZED)
-    .union(MapFlags::from_bits_retain(HUGE_SIZE_MASK << HUGE_SIZE_SHIFT));
+    .union(MapFlags::from_bits_retain(HUGE_SIZES));
 const HUGE_SIZE_SHIFT: u32 = 26;
 const HUGE_SIZE_MASK: u64 = 0x3f;
+/// `MAP_HUGE_2MB | MAP_HUGE_1GB`.
+const HUGE_SIZES: u64 = 0x1f << HUGE_SIZE_SHIFT;
 
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let huge_page = huge_page_size(call)?;
+    let call = &with_huge_file(call, huge_page);
     let range = choose_range(space, call, huge_page)?;
     let region = new_region(space, call, range)?;
-    if let Some(page) = huge_page {
-        let is_bad = region.flags.contains(RegionFlags::GROWS_DOWN) || !call.offset.is_multiple_of(page);
-        return Err(if is_bad { Errno::Inval } else { Errno::NoMem }.into());
-    }
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
-    if let (MapSource::Anonymous, Backing::Object(object)) = (&call.source, &region.backing) {
+    // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
+    if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
         draft.make_object(Arc::clone(object), range.pages());
     }
     let populate = match call.flags.intersection(MapFlags::POPULATE | MapFlags::NON_BLOCK) == MapFlags::POPULATE {
@@ -58,7 +58,11 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
         false => Populate::OnDemand,
     };
     place_region(&mut draft, range, region, target, populate)?;
-    draft.finish(Ok(range.start().as_u64()))
+    match huge_page {
+        Some(page) if !call.offset.is_multiple_of(page) => Err(Errno::Inval.into()),
+        Some(_) => Err(Errno::NoMem.into()),
+        None => draft.finish(Ok(range.start().as_u64())),
+    }
 }
 
 /// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
@@ -81,6 +85,9 @@ pub(super) fn place_region(
     }
     if space.is_accountable(&region) {
         region.flags |= RegionFlags::COMMITTED;
+    }
+    if region.flags.contains(RegionFlags::DROPPABLE) {
+        region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT;
     }
     draft.lock_errno(Errno::Again);
     draft.op(Op::Map { range, region: region.clone(), target, populate });
@@ -130,6 +137,17 @@ fn huge_page_size(call: &MmapRequest) -> Result<Option<u64>, Errno> {
         }
         _ => Ok(None),
     }
+}
+
+/// The kernel backs anonymous huge pages with a file of its own, and treats the mapping as one of a file.
+fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> MmapRequest {
+    let mut call = call.clone();
+    if huge_page.is_some() && matches!(call.source, MapSource::Anonymous) {
+        let object = MemoryObject::new(ObjectKind::NamedAnonymous, "anon_hugepage");
+        let traits = FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR | FileTraits::HUGE_PAGES;
+        call.source = MapSource::File(OpenFile { object, traits });
+    }
+    call
 }
 
 /// Where the mapping goes (`do_mmap` up to the lock checks).

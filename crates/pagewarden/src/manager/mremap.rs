@@ -356,5 +356,7 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
 /// Whether a region may move together with others: not if its backing has a say in where it goes
 /// (`vma_multi_allowed`).
 fn may_move_along(region: &Region) -> bool {
-    !region.object().is_some_and(|object| matches!(object.kind(), ObjectKind::SysV(_) | ObjectKind::Device(_)))
+    !region.object().is_some_and(|object| {
+        matches!(object.kind(), ObjectKind::SysV(_) | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_))
+    })
 }

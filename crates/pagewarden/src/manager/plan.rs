@@ -100,6 +100,15 @@ impl Plan {
         matches!(self.ops.as_slice(), [Op::Lock { lock: Lock::Now | Lock::OnFault, .. }])
     }
 
+    /// The range where the last operation replaces what is there.
+    pub(super) fn replaced_range(&self) -> Option<PageRange> {
+        match self.ops.last()? {
+            Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Move { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
+
     /// What the guest will be told.
     ///
     /// # Errors

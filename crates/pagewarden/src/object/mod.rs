@@ -27,8 +27,10 @@ pub enum ObjectKind {
     SharedAnonymous,
     /// A file of a file system.
     File(FileId),
-    /// A device file, such as `/dev/zero`.
+    /// A device file.
     Device(FileId),
+    /// The device of zero pages, `/dev/zero`. Private maps of it are anonymous memory with a file's name.
+    ZeroDevice(FileId),
     /// A file that lives in memory (`memfd_create`).
     Memfd(FileId),
     /// A System V segment with its identifier (`shmget`).

@@ -10,7 +10,7 @@ mod random;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use crate::manager::{Break, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
 use crate::vmmap::Direction;
 use board::Board;
 
@@ -40,6 +40,7 @@ fn config(ledger: &ResourceLedger) -> SpaceConfig {
         },
         privileges: Privileges::empty(),
         regions_max: 1000,
+        features: Features::ALL,
         policy: Policy::default(),
         account: ledger.root().child(Limits::UNLIMITED),
     }

@@ -12,6 +12,7 @@ use crate::error::Errno;
 use crate::ledger::{Limits, Resource};
 use crate::linux::{FileTraits, Files, MapFlags, OpenFile, RemapFlags, Request, Segment, answer, decode};
 use crate::object::{FileId, MemoryObject, ObjectKind};
+use crate::prot::Prot;
 
 /// Pages of the window that requests name.
 const WINDOW: u64 = 24;
@@ -136,7 +137,7 @@ impl Files for OneOfEach {
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
         let object = MemoryObject::new(ObjectKind::SysV(id), "segment");
-        if id == 5 { Ok(Segment { object, pages: PageCount::new(4) }) } else { Err(Errno::Inval) }
+        if id == 5 { Ok(Segment { object, pages: PageCount::new(4), rights: Prot::all() }) } else { Err(Errno::Inval) }
     }
 
     fn string(&mut self, _addr: u64, _len_max: usize) -> Result<Vec<u8>, Errno> {
