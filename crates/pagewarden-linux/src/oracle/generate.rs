@@ -127,6 +127,11 @@ const ODD_LENGTHS: &[u64] = &[
 
 const HUGE: u64 = 0x20_0000;
 
+/// `MAP_HUGETLB`.
+const HUGE_TLB: u64 = 0x4_0000;
+/// `MAP_NORESERVE`.
+const NO_RESERVE: u64 = 0x4000;
+
 struct Generator {
     rng: Rng,
     /// Page indexes in the window at which something has been made to begin or end.
@@ -270,7 +275,8 @@ impl Generator {
                 (2, 1 << 40),
             ]);
         }
-        flags
+        // Linux lets the touch of a huge page fail that was never reserved; we refuse the mapping. See docs/linux.md.
+        if flags & HUGE_TLB != 0 { flags & !NO_RESERVE } else { flags }
     }
 
     fn mremap(&mut self) -> Step {

@@ -59,10 +59,21 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     };
     place_region(&mut draft, range, region, target, populate)?;
     match huge_page {
-        Some(page) if !call.offset.is_multiple_of(page) => Err(Errno::Inval.into()),
-        Some(_) => Err(Errno::NoMem.into()),
+        Some(page) => {
+            let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
+            refuse_huge(space, range, errno)
+        }
         None => draft.finish(Ok(range.start().as_u64())),
     }
+}
+
+/// The kernel finds out that there are no huge pages when it has made room for them.
+fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(space);
+    if !space.state.map.is_free(range) {
+        draft.unmap(range);
+    }
+    draft.finish(Err(errno.into()))
 }
 
 /// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
