@@ -1,2 +1,102 @@
-//! Tasks of the repository.
-fn main() {}
+//! Tasks of the repository: `cargo xtask test`, `cargo xtask programs`, `cargo xtask bench`.
+//!
+//! Owns what has to run besides the unit tests of the crates. Outside: how a crate tests itself.
+mod bench;
+mod job;
+mod lab;
+mod packages;
+mod programs;
+mod step;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tasks of the pagewarden repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run everything that must pass: format, lints, unit tests, real programs, documentation, tidiness.
+    Test,
+    /// Run real programs natively and under pagewarden, and compare.
+    Programs(ProgramsArgs),
+    /// Check the rules that no compiler checks.
+    Tidy,
+    /// Measure.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What `pagewarden run` costs real programs, as ratios to the same programs without it.
+    Run(BenchArgs),
+}
+
+/// What to run, and with what.
+#[derive(Args, Default)]
+pub(crate) struct ProgramsArgs {
+    /// Only the cases whose name contains one of these.
+    names: Vec<String>,
+    /// Print the names of the cases and stop.
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// How often and with what to measure.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// At least so many rounds for each row, time permitting; one round is a run without and a run with pagewarden.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only the rows whose name contains one of these.
+    names: Vec<String>,
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// What stands in front of a program.
+#[derive(Args, Default)]
+pub(crate) struct Subject {
+    /// Run nothing in front: native against native, which shows that the cases themselves are sound.
+    #[arg(long, conflicts_with = "binary")]
+    native: bool,
+    /// This `pagewarden` instead of a fresh release build.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Test => test::run(),
+        Task::Programs(args) => programs::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Bench { what: Bench::Run(args) } => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top folder of the repository.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}

@@ -1,2 +1,23 @@
-//! The `pagewarden` command.
-fn main() {}
+//! The `pagewarden` command: run a program under a memory budget, and show the map of a process.
+//!
+//! [`args`] says what can be asked for; [`run`] and [`vmmap`] do it; [`report`] and [`trace`] write down what a run
+//! did. All policy is in the libraries: nothing here decides about memory.
+#![forbid(unsafe_code)]
+
+mod args;
+mod report;
+mod run;
+mod size;
+mod style;
+mod trace;
+mod vmmap;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse() {
+        Ok(args::Command::Run(asked)) => run::run(&asked),
+        Ok(args::Command::Vmmap(asked)) => vmmap::run(&asked),
+        Err(status) => status,
+    }
+}

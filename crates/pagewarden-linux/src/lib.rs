@@ -3,10 +3,15 @@
 //! * [`traced`]: the guest is a separate, unmodified process; each of its memory calls stops it, is planned
 //!   by [`pagewarden::PageManager`] and carried out by the guest's own entry into the host kernel.
 //! * [`proc_maps`]: what the host says a process has mapped.
+//! * [`smaps`]: the same with figures, for people to look at.
+//! * [`oracle`]: the differential test of all this against the host kernel.
 
 pub mod options;
+pub mod oracle;
 pub mod proc_maps;
 pub mod report;
+pub mod signal_death;
+pub mod smaps;
 pub mod traced;
 
 pub use options::{OnExit, RunOptions, Verify};

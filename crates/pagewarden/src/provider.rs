@@ -113,7 +113,8 @@ pub enum Op {
         /// Which.
         advice: Advice,
     },
-    /// Lock or unlock mapped pages.
+    /// Lock or unlock mapped pages. An error says that not all of them could be made resident; they are locked
+    /// all the same, as with mlock(2).
     Lock {
         /// Where.
         range: PageRange,
@@ -178,6 +179,13 @@ pub trait PageManagementProvider {
     /// # Errors
     /// The platform's own reason, such as [`Errno::NoMem`]. The manager then undoes what came before.
     fn run(&mut self, op: &Op) -> Result<(), Errno>;
+
+    /// Whether what was mapped in `range` is still there after an operation that was to replace it has failed.
+    /// Linux unmaps first and may fail after that; a platform over it says so here, others keep the default.
+    fn has_kept(&self, range: PageRange) -> bool {
+        let _ = range;
+        true
+    }
 
     /// Where the region at `region`, which grows down, starts by now. A platform whose host grows stacks
     /// without telling the manager says so here; others keep the default.

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use nix::sys::statfs::PROC_SUPER_MAGIC;
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, PAGE_SIZE, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Resource};
 
 use super::files::{self, FileView};
+use super::filter;
 use super::import;
 use super::inject::StoppedCall;
 use super::process::{ExitAction, SharedSpace};
@@ -45,8 +47,6 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_clone3, "clone3", 2),
 ];
 
-const PROC_MAGIC: i64 = 0x9fa0;
-
 /// A call that has been decided, for counts and observers.
 pub(super) struct Decided {
     tid: Tid,
@@ -54,12 +54,15 @@ pub(super) struct Decided {
     args: [u64; 6],
     plan: Vec<String>,
     answer: Result<u64, Refusal>,
+    /// What the guest is told: the answer, but for brk, which has no error.
+    told: Result<u64, Errno>,
 }
 
 impl Decided {
     /// What was decided of `call`, without a plan.
     pub(super) fn new(call: &StoppedCall, answer: Result<u64, Refusal>) -> Self {
-        Self { tid: call.tid(), number: call.number(), args: call.args(), plan: Vec::new(), answer }
+        let told = answer.map_err(|refusal| refusal.errno);
+        Self { tid: call.tid(), number: call.number(), args: call.args(), plan: Vec::new(), answer, told }
     }
 
     fn name(&self) -> (&'static str, usize) {
@@ -77,6 +80,7 @@ impl Tracer<'_> {
         match call.number().cast_signed() {
             libc::SYS_fork | libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3 => self.fork_call(&space, call),
             libc::SYS_setrlimit | libc::SYS_prlimit64 => self.limits_call(call),
+            number if filter::CREDENTIALS.contains(&number) => Self::credentials_call(&space, call),
             libc::SYS_shmget => self.shmget(call),
             libc::SYS_shmctl => self.shmctl(call),
             libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
@@ -91,12 +95,8 @@ impl Tracer<'_> {
     }
 
     fn memory_call(&mut self, space: &SharedSpace, call: StoppedCall) {
-        let mut view = FileView {
-            tid: call.tid(),
-            table: &mut self.files,
-            segments: &mut self.segments,
-            is_zero_device: false,
-        };
+        let mut view =
+            FileView { tid: call.tid(), table: &mut self.files, segments: &mut self.segments, is_zero_device: false };
         let number = match call.number().cast_signed() {
             // With no key it is the older call.
             libc::SYS_pkey_mprotect => libc::SYS_mprotect.cast_unsigned(),
@@ -113,7 +113,7 @@ impl Tracer<'_> {
             }
         };
         if is_zero_device {
-            without_file(&mut request);
+            Self::share_zero_pages(space, &mut request);
         }
         let mut decided = Decided::new(&call, Ok(0));
         let Some(call) = self.carry_out(space, call, &request, &mut decided) else { return };
@@ -146,6 +146,8 @@ impl Tracer<'_> {
             }
             again = false;
         }
+        let result = decided.answer.map_err(|refusal| refusal.errno);
+        decided.told = linux::answer(request, result, guard.manager.program_break());
         let call = guard.manager.provider_mut().end()?;
         if call.is_lost() {
             guard.stale = true;
@@ -173,7 +175,7 @@ impl Tracer<'_> {
         if self.options.verify == Verify::EachCall && self.verify(space, &decided) {
             return;
         }
-        call.answer(decided.answer.map_err(|refusal| refusal.errno));
+        call.answer(decided.told);
     }
 
     /// Counts and shows a call.
@@ -193,7 +195,7 @@ impl Tracer<'_> {
             call: name,
             args: decided.args[..arity].to_vec(),
             plan: decided.plan.clone(),
-            value: decided.answer.ok(),
+            value: decided.told.ok(),
             errno: decided.answer.err().map(|refusal| refusal.errno.to_string()),
             reason: decided.answer.err().map(|refusal| refusal.cause.to_string()),
             committed: committed.saturating_mul(PAGE_SIZE),
@@ -235,15 +237,36 @@ impl Tracer<'_> {
         call.answer(result);
     }
 
+    /// The guest changes who it is: what it may do is looked up anew.
+    fn credentials_call(space: &SharedSpace, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        if let Ok(privileges) = import::privileges(call.tid()) {
+            space.borrow_mut().manager.set_privileges(privileges);
+        }
+        call.answer(result);
+    }
+
+    /// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.
+    fn share_zero_pages(space: &SharedSpace, request: &mut Request) {
+        if let Request::Mmap(call) = request
+            && call.flags.intersects(MapFlags::SHARED)
+            && let MapSource::File(file) = &mut call.source
+        {
+            let charge = space.borrow().manager.account().empty_charge(Resource::Committed);
+            file.object = MemoryObject::with_charge(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", charge);
+        }
+    }
+
     fn shmget(&mut self, mut call: StoppedCall) {
         let [key, bytes, flags, ..] = call.args();
         let (key, flags) = (as_int(key), as_int(flags));
         let is_private = key == libc::IPC_PRIVATE;
-        let makes_one =
-            is_private || flags & libc::IPC_CREAT != 0 && segments::segment_by_key(key).is_none();
+        let makes_one = is_private || flags & libc::IPC_CREAT != 0 && segments::segment_by_key(key).is_none();
         let charge = if makes_one {
             let first = self.segments.charge_segment(bytes);
-            match first.or_else(|over| if self.sweep_segments() { self.segments.charge_segment(bytes) } else { Err(over) }) {
+            match first
+                .or_else(|over| if self.sweep_segments() { self.segments.charge_segment(bytes) } else { Err(over) })
+            {
                 Ok(charge) => Some(charge),
                 Err(over) => return self.refuse(call, over.resource),
             }
@@ -319,17 +342,8 @@ impl Tracer<'_> {
 /// Whether the descriptor is a `mem` file of a process file system; names there are the kernel's own.
 fn is_process_memory(tid: Tid, fd: i32) -> bool {
     files::fd_name(tid, fd).is_ok_and(|name| name.ends_with("/mem"))
-        && files::file_system(&files::fd_path(tid, fd)) == Some(PROC_MAGIC)
-}
-
-/// Shared pages of `/dev/zero` are shared anonymous memory, and cost as much.
-fn without_file(request: &mut Request) {
-    if let Request::Mmap(call) = request
-        && call.flags.intersects(MapFlags::SHARED)
-    {
-        call.source = MapSource::Anonymous;
-        call.flags |= MapFlags::ANONYMOUS;
-    }
+        && files::file_system(&files::fd_path(tid, fd))
+            .is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// An `int` argument: the lower half of its register.
@@ -337,4 +351,3 @@ fn without_file(request: &mut Request) {
 pub(super) const fn as_int(word: u64) -> i32 {
     word as i32
 }
-

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, HUGETLBFS_MAGIC, Statfs, XFS_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
 use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
 use pagewarden::object::FileId;
@@ -24,10 +25,9 @@ use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
 use super::ptrace::{self, Tid};
 use super::segments::Segments;
 
-const EXT_MAGIC: i64 = 0xef53;
-const XFS_MAGIC: i64 = 0x5846_5342;
-const BTRFS_MAGIC: i64 = 0x9123_683e;
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+/// File systems of which nothing may be executed however they are mounted (`SB_I_NOEXEC`): of pipes, sockets and
+/// other descriptors without a file, of processes, of the system.
+const NO_EXEC_KINDS: [i64; 5] = [0x5049_5045, 0x534f_434b, 0x0904_1934, 0x9fa0, 0x6265_6572];
 /// Objects are looked through for dead ones when there are this many, and then at each doubling.
 const SWEEP_MIN: usize = 256;
 
@@ -36,23 +36,35 @@ const SWEEP_MIN: usize = 256;
 pub(super) struct FileTable {
     objects: HashMap<(u64, u64), Vec<Weak<MemoryObject>>>,
     sweep_at: usize,
+    /// By device: whether large maps of its files are placed on huge-page boundaries.
+    huge_aligned: HashMap<u64, bool>,
 }
 
 impl FileTable {
     /// The object of this kind and name, made if there is none alive. Only files, memfds and segments have
-    /// an identity to be found by.
-    pub(super) fn intern(&mut self, kind: ObjectKind, name: &str) -> Arc<MemoryObject> {
+    /// an identity to be found by. A file can be looked at by `path`.
+    pub(super) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
         let key = match &kind {
-            ObjectKind::File(file) | ObjectKind::Memfd(file) => (file.device, file.inode),
+            ObjectKind::File(file)
+            | ObjectKind::Device(file)
+            | ObjectKind::ZeroDevice(file)
+            | ObjectKind::Memfd(file) => (file.device, file.inode),
             ObjectKind::SysV(id) => (u64::MAX, u64::from(id.cast_unsigned())),
             _ => return MemoryObject::new(kind, name),
         };
         self.sweep();
         let known = self.objects.entry(key).or_default();
         known.retain(|object| object.strong_count() > 0);
-        let found = known.iter().filter_map(Weak::upgrade).find(|object| *object.kind() == kind && object.name() == name);
+        let found =
+            known.iter().filter_map(Weak::upgrade).find(|object| *object.kind() == kind && object.name() == name);
         found.unwrap_or_else(|| {
-            let object = MemoryObject::new(kind, name);
+            let is_huge_aligned = match &kind {
+                ObjectKind::File(file) => aligned_by_device(&mut self.huge_aligned, file.device, path),
+                ObjectKind::ZeroDevice(_) => true,
+                _ => false,
+            };
+            let make = if is_huge_aligned { MemoryObject::new_huge_aligned } else { MemoryObject::new };
+            let object = make(kind, name);
             known.push(Arc::downgrade(&object));
             object
         })
@@ -71,6 +83,16 @@ impl FileTable {
         let known = self.objects.get(&(file.device, file.inode));
         known.is_some_and(|known| known.iter().any(|object| object.strong_count() > 0))
     }
+}
+
+fn aligned_by_device(known: &mut HashMap<u64, bool>, device: u64, path: &str) -> bool {
+    if let Some(answer) = known.get(&device) {
+        return *answer;
+    }
+    // A path that leads nowhere any more says nothing of its device.
+    let Some(answer) = is_huge_aligned(path) else { return false };
+    known.insert(device, answer);
+    answer
 }
 
 /// What one file is.
@@ -144,10 +166,14 @@ impl Files for FileView<'_> {
         let kind = if self.segments.is_memory(status.id) {
             self.segments.note_memfd(status.id, status.bytes).map_err(|_| Errno::NoMem)?;
             ObjectKind::Memfd(status.id)
+        } else if self.is_zero_device {
+            ObjectKind::ZeroDevice(status.id)
+        } else if matches!(status.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
+            ObjectKind::Device(status.id)
         } else {
             ObjectKind::File(status.id)
         };
-        Ok(OpenFile { object: self.table.intern(kind, &name), traits: traits(&path, &status, flags) })
+        Ok(OpenFile { object: self.table.intern(kind, &name, &path), traits: traits(&path, &status, flags) })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
@@ -159,8 +185,9 @@ impl Files for FileView<'_> {
         }
         let status = super::segments::segment_status(id).ok_or(Errno::Inval)?;
         let name = format!("/SYSV{:08x} (deleted)", status.key);
-        let object = self.table.intern(ObjectKind::SysV(id), &name);
-        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes) })
+        let object = self.table.intern(ObjectKind::SysV(id), &name, "");
+        let rights = super::segments::rights(self.tid, &status);
+        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes), rights })
     }
 
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
@@ -194,15 +221,23 @@ fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
     traits.set(FileTraits::APPEND_ONLY, status.is_append_only);
     let is_mappable = !matches!(status.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK);
     traits.set(FileTraits::NOT_MAPPABLE, !is_mappable);
-    let is_no_exec = nix::sys::statvfs::statvfs(path).is_ok_and(|data| data.flags().contains(FsFlags::ST_NOEXEC));
-    traits.set(FileTraits::NO_EXEC, is_no_exec);
-    let kind = file_system(path);
-    traits.set(FileTraits::HUGE_ALIGNED, matches!(kind, Some(EXT_MAGIC | XFS_MAGIC | BTRFS_MAGIC)));
-    traits.set(FileTraits::HUGE_PAGES, kind == Some(HUGETLBFS_MAGIC));
+    traits.set(FileTraits::REGULAR, status.mode & libc::S_IFMT == libc::S_IFREG);
+    if let Some(data) = file_system(path) {
+        let kind = data.filesystem_type();
+        let is_no_exec = data.flags().contains(FsFlags::ST_NOEXEC) || NO_EXEC_KINDS.contains(&kind.0);
+        traits.set(FileTraits::NO_EXEC, is_no_exec);
+        traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
+        traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
+    }
     traits
 }
 
-/// The kind of the file system that a path leads to (statfs(2)).
-pub(super) fn file_system(path: &str) -> Option<i64> {
-    nix::sys::statfs::statfs(path).ok().map(|data| data.filesystem_type().0)
+/// The file system that a path leads to.
+pub(super) fn file_system(path: &str) -> Option<Statfs> {
+    statfs(path).ok()
+}
+
+/// Whether the file system places large maps on huge-page boundaries.
+fn is_huge_aligned(path: &str) -> Option<bool> {
+    Some(matches!(file_system(path)?.filesystem_type(), EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC | BTRFS_SUPER_MAGIC))
 }

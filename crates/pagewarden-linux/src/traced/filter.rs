@@ -45,10 +45,9 @@ impl When {
                 condition(arg, Qword, SeccompCmpOp::MaskedEq(bits), bits)?,
                 condition(arg, Dword, SeccompCmpOp::Ne, value.into())?,
             ],
-            Self::IntsAre([(a, x), (b, y)]) => vec![
-                condition(a, Dword, SeccompCmpOp::Eq, x.into())?,
-                condition(b, Dword, SeccompCmpOp::Eq, y.into())?,
-            ],
+            Self::IntsAre([(a, x), (b, y)]) => {
+                vec![condition(a, Dword, SeccompCmpOp::Eq, x.into())?, condition(b, Dword, SeccompCmpOp::Eq, y.into())?]
+            }
         };
         Ok(vec![SeccompRule::new(conditions)?])
     }
@@ -108,6 +107,17 @@ pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_vfork, When::Always),
     (libc::SYS_setrlimit, When::Always),
     (libc::SYS_prlimit64, When::WordIsNot(2, 0)),
+];
+
+/// Calls by which a process changes its credentials. They stop too.
+pub(super) const CREDENTIALS: [i64; 7] = [
+    libc::SYS_capset,
+    libc::SYS_setuid,
+    libc::SYS_setreuid,
+    libc::SYS_setresuid,
+    libc::SYS_setfsuid,
+    libc::SYS_unshare,
+    libc::SYS_setns,
 ];
 
 /// Calls that stop too when nothing may be written past W^X: those that open a file for writing.
@@ -174,12 +184,15 @@ pub(super) fn programs(options: FilterOptions) -> Result<Vec<BpfProgram>, seccom
     for (call, when, errno) in REFUSED.iter().chain(for_wx).chain(for_unprivileged) {
         refused.entry(*errno).or_default().push((*call, *when));
     }
-    let mut programs = vec![x32_program()];
+    let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
+    let mut traced: Vec<(i64, When)> = TRACED.iter().chain(for_wx).copied().collect();
+    traced.extend(CREDENTIALS.map(|call| (call, When::Always)));
+    let traced = program(traced, SeccompAction::Trace(0))?;
+    let mut programs = vec![x32_program(), traced];
+    // By number: `ENOSYS`, the largest, is what seccomp(2) itself gets, so its program must be the last.
     for (errno, calls) in refused {
         programs.push(program(calls, SeccompAction::Errno(errno.unsigned_abs()))?);
     }
-    let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
-    programs.push(program(TRACED.iter().chain(for_wx).copied().collect(), SeccompAction::Trace(0))?);
     Ok(programs)
 }
 
@@ -191,11 +204,16 @@ fn program(calls: Vec<(i64, When)>, action: SeccompAction) -> Result<BpfProgram,
     SeccompFilter::new(rules, SeccompAction::Allow, action, TargetArch::x86_64)?.try_into()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "opcodes have 16 bits")]
+const fn opcode(word: u32) -> u16 {
+    word as u16
+}
+
 /// Answers `ENOSYS` to numbers of the x32 ABI, which share the architecture and differ by one bit.
 fn x32_program() -> BpfProgram {
-    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_BITS: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const LOAD_WORD: u16 = opcode(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    const JUMP_IF_BITS: u16 = opcode(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+    const RETURN: u16 = opcode(libc::BPF_RET | libc::BPF_K);
     const NUMBER_OFFSET: u32 = 0;
     const X32_BIT: u32 = 0x4000_0000;
     vec![

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::sync::OnceLock;
 
-use pagewarden::manager::{Break, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
+use pagewarden::linux::Advice;
+use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
 use pagewarden::object::FileId;
 use pagewarden::vmmap::Direction;
 use pagewarden::{
-    Account, Backing, MemoryObject, ObjectKind, PAGE_SHIFT, PageManager, Prot, Region,
-    RegionFlags, VirtAddr,
+    Account, Backing, MemoryObject, ObjectKind, PAGE_SHIFT, PageManager, Prot, Region, RegionFlags, VirtAddr,
 };
 
 use super::files::FileTable;
@@ -22,6 +23,10 @@ const TASK_END: u64 = 0x7fff_ffff_f000;
 const ADDR_COMPAT_LAYOUT: u64 = 0x0020_0000;
 /// The inode of the first user namespace in /proc (`PROC_USER_INIT_INO`).
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
+/// Advices are numbered below this.
+const ADVICES_END: i32 = 128;
+/// What most hosts have, should they not say.
+const LOWEST_HINT_DEFAULT: u64 = 65_536;
 const CAP_IPC_LOCK: u64 = 14;
 const CAP_SYS_RAWIO: u64 = 17;
 const CAP_SYS_ADMIN: u64 = 21;
@@ -102,7 +107,7 @@ pub(super) fn region(entry: &MapsEntry, files: &mut FileTable) -> Region {
     };
     region.delta = (entry.offset >> PAGE_SHIFT).wrapping_sub(entry.range.first_page());
     region.backing = Backing::Object(match kind {
-        ObjectKind::File(_) => files.intern(kind, &entry.name),
+        ObjectKind::File(_) => files.intern(kind, &entry.name, &entry.name),
         _ => MemoryObject::new(kind, entry.name.clone()),
     });
     region
@@ -115,6 +120,7 @@ fn config(tid: Tid, entries: &[MapsEntry], account: Account, policy: &Policy) ->
         limits: limits(tid)?,
         privileges: privileges(tid)?,
         regions_max: number_in("/proc/sys/vm/max_map_count").unwrap_or(65_530),
+        features: features(),
         policy: policy.clone(),
         account,
     })
@@ -145,8 +151,44 @@ fn layout(tid: Tid, entries: &[MapsEntry]) -> Layout {
         mmap_base: below_stack.unwrap_or(stack),
         bottom_up_base,
         direction,
-        min_addr: VirtAddr::new(number_in("/proc/sys/vm/mmap_min_addr").unwrap_or(65_536)),
+        min_addr: lowest_hint(),
+        min_fixed_addr: VirtAddr::new(number_in("/proc/sys/vm/mmap_min_addr").unwrap_or(0)),
     }
+}
+
+/// Where the host puts a mapping whose hint is the first page but one: the lowest that it gives without being
+/// forced. A security module may raise it above the `mmap_min_addr` that can be read.
+fn lowest_hint() -> VirtAddr {
+    static LOWEST: OnceLock<u64> = OnceLock::new();
+    let lowest = LOWEST.get_or_init(|| {
+        let hint = std::ptr::without_provenance_mut(1 << PAGE_SHIFT);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a hint replaces nothing, and nobody knows of the new page.
+        let page = unsafe { libc::mmap(hint, 1 << PAGE_SHIFT, libc::PROT_NONE, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return LOWEST_HINT_DEFAULT;
+        }
+        // SAFETY: the page was made above and holds nothing.
+        let _ = unsafe { libc::munmap(page, 1 << PAGE_SHIFT) };
+        page.addr() as u64
+    });
+    VirtAddr::new(*lowest)
+}
+
+/// What the host's kernel was built with, found out by asking for it where nothing is to be done.
+fn features() -> Features {
+    static KNOWN: OnceLock<Features> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let knows = |advice: &Advice| {
+            // SAFETY: an advice about no bytes at all does nothing.
+            unsafe { libc::madvise(std::ptr::null_mut(), 0, advice.raw()) == 0 }
+        };
+        let unknown = (0..ADVICES_END).filter_map(Advice::from_raw).filter(|advice| !knows(advice));
+        let features = unknown.fold(Features::ALL, Features::without_advice);
+        // SAFETY: to take the name from no bytes at all does nothing.
+        let named = unsafe { libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, 0, 0, 0) };
+        if named == 0 { features } else { features.without_names() }
+    })
 }
 
 /// Fields of /proc/PID/stat, numbered as in proc(5).
@@ -168,22 +210,24 @@ fn program_break(tid: Tid) -> io::Result<Break> {
 
 /// The limits of a process, as they are now.
 pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
-    let soft = |resource| {
+    let both = |resource| {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: a null pointer says that nothing is set; `limit` is alive and has the type of a limit.
         let result = unsafe { libc::prlimit(tid, resource, std::ptr::null(), &raw mut limit) };
-        if result == 0 { Ok(limit.rlim_cur) } else { Err(io::Error::last_os_error()) }
+        if result == 0 { Ok((limit.rlim_cur, limit.rlim_max)) } else { Err(io::Error::last_os_error()) }
     };
+    let (data, data_max) = both(libc::RLIMIT_DATA)?;
     Ok(ResourceLimits {
-        address_space: soft(libc::RLIMIT_AS)?,
-        data: soft(libc::RLIMIT_DATA)?,
-        stack: soft(libc::RLIMIT_STACK)?,
-        locked: soft(libc::RLIMIT_MEMLOCK)?,
+        address_space: both(libc::RLIMIT_AS)?.0,
+        data,
+        data_max,
+        stack: both(libc::RLIMIT_STACK)?.0,
+        locked: both(libc::RLIMIT_MEMLOCK)?.0,
     })
 }
 
 /// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing.
-fn privileges(tid: Tid) -> io::Result<Privileges> {
+pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map_or("", str::trim);
     let effective = u64::from_str_radix(effective, 16).unwrap_or(0);

@@ -180,16 +180,4 @@ impl Tree {
     pub(super) fn remove_threads(&mut self, process: Tid) {
         self.tasks.retain(|_, task| task.process != process);
     }
-
-    /// The spaces that are in use, once each, with a thread of each.
-    pub(super) fn spaces(&self) -> Vec<(Tid, SharedSpace)> {
-        let mut spaces: Vec<(Tid, SharedSpace)> = Vec::new();
-        for (tid, task) in &self.tasks {
-            let Some(space) = &task.space else { continue };
-            if !spaces.iter().any(|(_, known)| Rc::ptr_eq(known, space)) {
-                spaces.push((*tid, Rc::clone(space)));
-            }
-        }
-        spaces
-    }
 }

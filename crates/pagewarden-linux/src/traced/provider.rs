@@ -61,6 +61,11 @@ impl PageManagementProvider for TracedProvider {
         Err(if host.number == libc::SYS_brk { Errno::NoMem } else { Errno::Fault })
     }
 
+    fn has_kept(&self, range: PageRange) -> bool {
+        let Ok(entries) = proc_maps::read(self.reader) else { return true };
+        entries.iter().any(|entry| entry.range.intersects(range))
+    }
+
     fn stack_start(&self, region: PageRange) -> VirtAddr {
         let last = VirtAddr::new(region.end().as_u64() - 1);
         let path = PathBuf::from(format!("/proc/{}/maps", self.reader));
@@ -131,9 +136,7 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
         }
         Op::Grow { from, to } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
-        Op::Advise { range, advice } => {
-            simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned()))
-        }
+        Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
         Op::Lock { range, lock: Lock::Now } => simple(libc::SYS_mlock, range, 0),
         Op::Lock { range, lock: Lock::OnFault } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
         Op::Lock { range, lock: Lock::Released } => simple(libc::SYS_munlock, range, 0),
@@ -141,22 +144,24 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
-        Op::Name { range, name } => return name_pages(*range, name.is_some(), call),
+        Op::Name { range, name } => {
+            let [.., string, _] = call.args();
+            return name_pages(*range, name.as_ref().map_or(0, |_| string), call);
+        }
         Op::SetBreak { to, .. } => {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
 }
 
-/// Names pages by the string that the guest's own call points to; another thread may change the string
-/// meanwhile, and then the host shows another name: nothing depends on it.
-fn name_pages(range: PageRange, is_named: bool, call: &StoppedCall) -> Result<HostCall, Errno> {
+/// Names pages by the string that the guest's own call points to, or takes their name away if that is 0. Another
+/// thread may change the string meanwhile, and then the host shows another name: nothing depends on it.
+fn name_pages(range: PageRange, string: u64, call: &StoppedCall) -> Result<HostCall, Errno> {
     if call.number() != libc::SYS_prctl.cast_unsigned() {
         return Err(Errno::NoSys);
     }
-    let [option, kind, _, _, name, _] = call.args();
-    let name = if is_named { name } else { 0 };
-    let args = [option, kind, range.start().as_u64(), range.bytes(), name, 0];
+    let [option, kind, ..] = call.args();
+    let args = [option, kind, range.start().as_u64(), range.bytes(), string, 0];
     Ok(HostCall { number: libc::SYS_prctl, args, expected: 0 })
 }
 
@@ -177,21 +182,21 @@ fn map(
     call: &StoppedCall,
 ) -> Result<HostCall, Errno> {
     let kind = region.object().map(|object| object.kind());
-    let flags = map_flags(region, target, populate);
-    let (flags, fd, offset) = match kind {
-        None | Some(ObjectKind::NamedAnonymous | ObjectKind::SharedAnonymous) => {
-            (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
-        }
-        Some(ObjectKind::SysV(id)) => return Ok(attach(*id, range, region, target)),
-        Some(ObjectKind::Special) => return Err(Errno::NoSys),
-        Some(ObjectKind::File(_) | ObjectKind::Memfd(_)) => {
-            if call.number() != libc::SYS_mmap.cast_unsigned() {
-                return Err(Errno::NoSys);
-            }
-            let [_, _, _, word, fd, _] = call.args();
-            let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
-            (flags | file_flags(MapFlags::from_bits_retain(word)), fd, offset)
-        }
+    if let Some(ObjectKind::SysV(id)) = kind {
+        return Ok(attach(*id, range, region, target));
+    }
+    if kind == Some(&ObjectKind::Special) || call.number() != libc::SYS_mmap.cast_unsigned() {
+        return Err(Errno::NoSys);
+    }
+    let [_, _, _, word, fd, _] = call.args();
+    let word = MapFlags::from_bits_retain(word);
+    let flags = map_flags(region, target, populate) | word & MapFlags::LOCKED;
+    // Shared anonymous memory may have been asked for by mapping /dev/zero.
+    let (flags, fd, offset) = if word.contains(MapFlags::ANONYMOUS) {
+        (flags | MapFlags::ANONYMOUS, u64::MAX, 0)
+    } else {
+        let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
+        (flags | file_flags(word), fd, offset)
     };
     let args = [range.start().as_u64(), range.bytes(), region.prot.bits().into(), flags.bits(), fd, offset];
     Ok(HostCall { number: libc::SYS_mmap, args, expected: range.start().as_u64() })
@@ -199,7 +204,8 @@ fn map(
 
 /// What only the file gives a meaning to: all but what the region says itself, and where it goes.
 fn file_flags(word: MapFlags) -> MapFlags {
-    word - (MapFlags::FIXED
+    word - (MapFlags::TYPE
+        | MapFlags::FIXED
         | MapFlags::FIXED_NO_REPLACE
         | MapFlags::ANONYMOUS
         | MapFlags::LOW_2G
@@ -219,7 +225,6 @@ fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
     };
     let named = [
         (RegionFlags::GROWS_DOWN, MapFlags::GROWS_DOWN),
-        (RegionFlags::LOCKED, MapFlags::LOCKED),
         (RegionFlags::NO_RESERVE, MapFlags::NO_RESERVE),
         (RegionFlags::NO_HUGE_PAGE, MapFlags::STACK),
     ];
@@ -245,9 +250,15 @@ fn attach(id: i32, range: PageRange, region: &Region, target: Target) -> HostCal
     if target == Target::Replace {
         flags |= u64::from(libc::SHM_REMAP.unsigned_abs());
     }
+    let mut addr = range.start().as_u64();
+    if addr == 0 {
+        // 0 would leave the choice to the host; 1, rounded down, does not.
+        addr = 1;
+        flags |= u64::from(libc::SHM_RND.unsigned_abs());
+    }
     HostCall {
         number: libc::SYS_shmat,
-        args: [u64::from(id.cast_unsigned()), range.start().as_u64(), flags, 0, 0, 0],
+        args: [u64::from(id.cast_unsigned()), addr, flags, 0, 0, 0],
         expected: range.start().as_u64(),
     }
 }

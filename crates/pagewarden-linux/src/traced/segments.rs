@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use pagewarden::ledger::OverLimit;
 use pagewarden::object::FileId;
-use pagewarden::{Account, Charge, PageCount, Resource};
+use pagewarden::{Account, Charge, PageCount, Prot, Resource};
 
 use super::files::{self, FileTable};
 use super::ptrace::Tid;
@@ -35,6 +35,9 @@ pub(super) struct Segments {
 pub(super) struct SegmentStatus {
     pub(super) key: i32,
     pub(super) bytes: u64,
+    owner: [u32; 2],
+    group: [u32; 2],
+    mode: u32,
 }
 
 impl Segments {
@@ -121,7 +124,43 @@ pub(super) fn segment_status(id: i32) -> Option<SegmentStatus> {
     }
     // SAFETY: it was zeroed, shmctl filled it, and every bit pattern is valid.
     let data = unsafe { data.assume_init() };
-    Some(SegmentStatus { key: data.shm_perm.__key, bytes: data.shm_segsz as u64 })
+    let permissions = data.shm_perm;
+    Some(SegmentStatus {
+        key: permissions.__key,
+        bytes: data.shm_segsz as u64,
+        owner: [permissions.uid, permissions.cuid],
+        group: [permissions.gid, permissions.cgid],
+        mode: permissions.mode.into(),
+    })
+}
+
+/// What thread `tid` may do with a segment (`ipc/util.c:ipcperms`).
+pub(super) fn rights(tid: Tid, segment: &SegmentStatus) -> Prot {
+    const CAP_IPC_OWNER: u64 = 1 << 15;
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();
+    let capabilities = u64::from_str_radix(field("CapEff:"), 16).unwrap_or(0);
+    if capabilities & CAP_IPC_OWNER != 0 {
+        return Prot::all();
+    }
+    // Real, effective, saved and file-system numbers, in this order.
+    let effective = |name| field(name).split_ascii_whitespace().nth(1).and_then(|number| number.parse::<u32>().ok());
+    let groups = field("Groups:").split_ascii_whitespace().filter_map(|number| number.parse::<u32>().ok());
+    let is_owner = effective("Uid:").is_some_and(|user| segment.owner.contains(&user));
+    let is_member = groups.chain(effective("Gid:")).any(|group| segment.group.contains(&group));
+    let shift = if is_owner {
+        6
+    } else if is_member {
+        3
+    } else {
+        0
+    };
+    let bits = segment.mode >> shift;
+    let mut rights = Prot::NONE;
+    rights.set(Prot::READ, bits & 4 != 0);
+    rights.set(Prot::WRITE, bits & 2 != 0);
+    rights.set(Prot::EXEC, bits & 1 != 0);
+    rights
 }
 
 /// The segment with `key`, if there is one.

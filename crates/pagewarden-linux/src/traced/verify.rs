@@ -84,7 +84,10 @@ fn ours(range: PageRange, region: &Region) -> Line {
         Some((ObjectKind::SharedAnonymous, _)) => Content::SharedAnonymous,
         Some((ObjectKind::SysV(_), _)) => Content::SysV,
         Some((ObjectKind::Special, _)) => Content::Special,
-        Some((ObjectKind::File(file) | ObjectKind::Memfd(file), name)) => Content::File(*file, name.to_owned()),
+        Some((
+            ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::ZeroDevice(file) | ObjectKind::Memfd(file),
+            name,
+        )) => Content::File(*file, name.to_owned()),
     };
     let mut line = Line { range, prot: region.prot, shared: region.is_shared(), offset: 0, content };
     if !line.is_plain() {
@@ -106,8 +109,7 @@ fn theirs(entry: &MapsEntry) -> Line {
     } else {
         Content::File(file, entry.name.clone())
     };
-    let mut line =
-        Line { range: entry.range, prot: entry.prot, shared: entry.shared, offset: entry.offset, content };
+    let mut line = Line { range: entry.range, prot: entry.prot, shared: entry.shared, offset: entry.offset, content };
     if line.is_plain() {
         line.offset = 0;
     }
@@ -188,7 +190,8 @@ mod tests {
         let ours = map(&[(1, 2, region)]);
         assert_eq!(difference(&ours, &host("1000-3000 r--p 2000 8:1 77 /a\n"), END), None);
         assert_eq!(difference(&ours, &host("1000-3000 r--p 2000 0:1f 5 /a\n"), END), None, "same path");
-        for wrong in ["1000-4000 r--p 2000 8:1 77 /a", "1000-3000 rw-p 2000 8:1 77 /a", "1000-3000 r--s 2000 8:1 77 /a"] {
+        for wrong in ["1000-4000 r--p 2000 8:1 77 /a", "1000-3000 rw-p 2000 8:1 77 /a", "1000-3000 r--s 2000 8:1 77 /a"]
+        {
             assert!(difference(&ours, &host(wrong), END).is_some(), "{wrong}");
         }
         for wrong in ["1000-3000 r--p 3000 8:1 77 /a", "1000-3000 r--p 2000 8:1 78 /b", ""] {

@@ -11,7 +11,8 @@ pub use syscall::{Files, decode};
 
 use alloc::sync::Arc;
 
-use crate::addr::PageCount;
+use crate::addr::{PageCount, VirtAddr};
+use crate::error::Errno;
 use crate::object::MemoryObject;
 use crate::prot::Prot;
 
@@ -29,10 +30,12 @@ bitflags::bitflags! {
         const APPEND_ONLY = 1 << 3;
         /// Cannot be mapped: a directory, a pipe, a socket.
         const NOT_MAPPABLE = 1 << 4;
-        /// The file system places large maps on huge-page boundaries (ext4, xfs, btrfs).
-        const HUGE_ALIGNED = 1 << 5;
         /// Lies on a file system of huge pages.
-        const HUGE_PAGES = 1 << 6;
+        const HUGE_PAGES = 1 << 5;
+        /// A regular file, whose offsets are signed.
+        const REGULAR = 1 << 6;
+        /// The file system knows `MAP_SYNC` (ext4, xfs), whether or not this file can do it.
+        const SYNC = 1 << 7;
     }
 }
 
@@ -52,6 +55,8 @@ pub struct Segment {
     pub object: Arc<MemoryObject>,
     /// Its size.
     pub pages: PageCount,
+    /// What the caller may do with it.
+    pub rights: Prot,
 }
 
 /// What mmap(2) maps.
@@ -179,6 +184,18 @@ pub enum Request {
         /// An object of kind [`ObjectKind::NamedAnonymous`](crate::ObjectKind), or none to take the name away.
         name: Option<Arc<MemoryObject>>,
     },
+}
+
+/// What the guest is told of the manager's `result`. brk(2) has no error; it answers with `program_break`, the
+/// break as it is now.
+///
+/// # Errors
+/// That of `result`, for all other calls.
+pub fn answer(request: &Request, result: Result<u64, Errno>, program_break: VirtAddr) -> Result<u64, Errno> {
+    match (request, result) {
+        (Request::Brk { .. }, Err(_)) => Ok(program_break.as_u64()),
+        (_, result) => result,
+    }
 }
 
 /// Longer than any address space.

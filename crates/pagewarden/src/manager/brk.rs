@@ -1,27 +1,25 @@
-//! brk(2): `mm/mmap.c:SYSCALL_DEFINE1(brk)`. Its answer is the new break, or the old one if it cannot be
-//! moved; never an error.
+//! brk(2): `mm/mmap.c:SYSCALL_DEFINE1(brk)`.
+//!
+//! A refusal is an error here, so that it can be counted and explained. The ABI has none: it answers with the
+//! break as it is ([`linux::answer`](crate::linux::answer)).
 
 use super::place::guarded_start;
 use super::plan::{Draft, Plan, Refusal};
 use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
 use crate::prot::Prot;
 use crate::provider::Op;
 use crate::region::{Region, RegionFlags};
 
-/// What moving the break to `addr` does to `space`.
+/// What moving the break to `addr` does to `space`. Below the start of the heap, the call only asks.
 pub(super) fn plan(space: &Space, addr: u64) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(space);
-    let moved = move_break(&mut draft, VirtAddr::new(addr));
-    let old = space.state.brk.as_u64();
-    match moved {
-        Some(()) => {
-            let plan = draft.finish(Ok(addr));
-            // A limit of ours is answered as Linux answers its own: the break stays where it was.
-            plan.or_else(|_| Draft::new(space).finish(Ok(old)))
-        }
-        None => Draft::new(space).finish(Ok(old)),
+    if addr < space.config.brk.start.as_u64() {
+        return draft.finish(Ok(space.state.brk.as_u64()));
     }
+    move_break(&mut draft, VirtAddr::new(addr)).ok_or(Errno::NoMem)?;
+    draft.finish(Ok(addr))
 }
 
 /// Moves the break in the draft; `None` if it must stay.
@@ -29,10 +27,7 @@ fn move_break(draft: &mut Draft<'_>, to: VirtAddr) -> Option<()> {
     let space = draft.space;
     let brk = &space.config.brk;
     let from = space.state.brk;
-    if to < brk.start {
-        return None;
-    }
-    let data = (to.as_u64() - brk.start.as_u64()).checked_add(brk.data_bytes)?;
+    let data = to.as_u64().checked_sub(brk.start.as_u64())?.checked_add(brk.data_bytes)?;
     if data > space.config.limits.data {
         return None;
     }
@@ -64,7 +59,7 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
     let map = &space.state.map;
     if let Some(next) = map.at_or_after(added.start()) {
         // A page stays free between the heap and its neighbour, or the neighbour's guard gap.
-        if added.end().as_u64() + PAGE_SIZE > guarded_start(&next, map.guard()) {
+        if added.end().as_u64() + PAGE_SIZE > guarded_start(&next) {
             return None;
         }
     }

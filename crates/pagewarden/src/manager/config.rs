@@ -2,6 +2,7 @@
 
 use crate::addr::VirtAddr;
 use crate::ledger::Account;
+use crate::linux::Advice;
 use crate::vmmap::Direction;
 
 /// Where things go in an address space.
@@ -15,8 +16,10 @@ pub struct Layout {
     pub bottom_up_base: VirtAddr,
     /// Which of the two is used first.
     pub direction: Direction,
-    /// No hint or search goes below (`vm.mmap_min_addr`).
+    /// No hint or search goes below: `vm.mmap_min_addr`, or more if a security module says so.
     pub min_addr: VirtAddr,
+    /// `MAP_FIXED` below this needs [`Privileges::MAP_LOW`] (`vm.mmap_min_addr`).
+    pub min_fixed_addr: VirtAddr,
 }
 
 /// The program break.
@@ -37,6 +40,8 @@ pub struct ResourceLimits {
     pub address_space: u64,
     /// `RLIMIT_DATA`.
     pub data: u64,
+    /// The hard limit of `RLIMIT_DATA`, which counts for mmap(2) when the soft one is 0.
+    pub data_max: u64,
     /// `RLIMIT_STACK`.
     pub stack: u64,
     /// `RLIMIT_MEMLOCK`.
@@ -53,6 +58,39 @@ bitflags::bitflags! {
         const LOCK = 1 << 1;
         /// Offline pages (`CAP_SYS_ADMIN`).
         const ADMIN = 1 << 2;
+    }
+}
+
+/// What the kernel that is imitated was built with: the advices that it knows, and names of anonymous memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// A bit for each advice, by its number.
+    advices: u128,
+    has_names: bool,
+}
+
+impl Features {
+    /// Everything.
+    pub const ALL: Self = Self { advices: u128::MAX, has_names: true };
+
+    /// Without `advice`.
+    #[must_use]
+    pub const fn without_advice(self, advice: Advice) -> Self {
+        Self { advices: self.advices & !(1 << advice.raw()), ..self }
+    }
+
+    /// Without names of anonymous memory (`CONFIG_ANON_VMA_NAME`).
+    #[must_use]
+    pub const fn without_names(self) -> Self {
+        Self { has_names: false, ..self }
+    }
+
+    pub(super) const fn knows(self, advice: Advice) -> bool {
+        self.advices & (1 << advice.raw()) != 0
+    }
+
+    pub(super) const fn has_names(self) -> bool {
+        self.has_names
     }
 }
 
@@ -110,6 +148,8 @@ pub struct SpaceConfig {
     pub privileges: Privileges,
     /// The most regions (`vm.max_map_count`).
     pub regions_max: u64,
+    /// What the kernel knows.
+    pub features: Features,
     /// What is decided once.
     pub policy: Policy,
     /// Who pays.

@@ -10,6 +10,7 @@ use super::space::{Space, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::Advice;
+use crate::object::ObjectKind;
 use crate::prot::Prot;
 use crate::provider::Op;
 use crate::region::{Backing, Region, RegionFlags};
@@ -19,7 +20,8 @@ const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND
 
 /// What giving `advice` about `len` bytes from `addr` does to `space`.
 pub(super) fn plan(space: &Space, addr: u64, len: u64, advice: i32) -> Result<Plan, Refusal> {
-    let advice = Advice::from_raw(advice).ok_or(Errno::Inval)?;
+    let is_known = |advice: &Advice| space.config.features.knows(*advice);
+    let advice = Advice::from_raw(advice).filter(is_known).ok_or(Errno::Inval)?;
     let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
     let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
     if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
@@ -111,6 +113,11 @@ const fn effect(advice: Advice) -> (RegionFlags, RegionFlags) {
     }
 }
 
+/// Whether the region is anonymous memory by way of `/dev/zero`.
+fn is_zero_device(region: &Region) -> bool {
+    !region.is_shared() && region.object().is_some_and(|object| matches!(object.kind(), ObjectKind::ZeroDevice(_)))
+}
+
 /// Whether `region` may be given `advice` (`madvise_vma_behavior` and what it calls).
 fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
     let flags = region.flags;
@@ -127,7 +134,7 @@ fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
             }
             let is_locked = flags.contains(RegionFlags::LOCKED) && advice != Advice::DontNeedLocked;
             inval_if(flags.contains(RegionFlags::PFN_MAP) || is_locked)?;
-            inval_if(advice == Advice::Free && !is_plain)
+            inval_if(advice == Advice::Free && !is_plain && !is_zero_device(region))
         }
         Advice::Remove => {
             inval_if(flags.contains(RegionFlags::LOCKED) || region.object().is_none())?;
@@ -141,7 +148,8 @@ fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
         Advice::DoDump => inval_if(flags.intersects(SPECIAL | RegionFlags::DROPPABLE)),
         Advice::PopulateRead => inval_if(!region.prot.contains(Prot::READ)),
         Advice::PopulateWrite => inval_if(!region.prot.contains(Prot::WRITE)),
-        Advice::GuardInstall | Advice::GuardRemove => inval_if(flags.intersects(SPECIAL | RegionFlags::LOCKED)),
+        Advice::GuardInstall => inval_if(flags.intersects(SPECIAL | RegionFlags::LOCKED)),
+        Advice::GuardRemove => inval_if(flags.intersects(SPECIAL)),
         _ => Ok(()),
     }
 }

@@ -24,7 +24,10 @@ impl<P> PageManager<P> {
         let sharing = if region.is_shared() { 's' } else { 'p' };
         let offset = region.object().map_or(0, |_| region.page_offset(range.start()) << PAGE_SHIFT);
         let file = region.object().and_then(|object| match object.kind() {
-            ObjectKind::File(file) | ObjectKind::Memfd(file) => Some(*file),
+            ObjectKind::File(file)
+            | ObjectKind::Device(file)
+            | ObjectKind::ZeroDevice(file)
+            | ObjectKind::Memfd(file) => Some(*file),
             _ => None,
         });
         let FileId { device, inode } = file.unwrap_or(FileId { device: 0, inode: 0 });

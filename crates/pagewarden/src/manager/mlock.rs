@@ -47,14 +47,14 @@ fn check_limit(space: &Space, start: u64, len: u64) -> Result<(), Refusal> {
     }
     let limit = PageCount::from_bytes_down(space.config.limits.locked).get();
     let mut locked = PageCount::from_bytes_down(len).get() + space.state.totals.locked_pages;
-    if locked > limit
-        && let Some(range) = PageRange::from_len(VirtAddr::new(start), len.min(u64::MAX - start - PAGE_SIZE))
-    {
-        let already: u64 = parts(&space.state.map, range)
-            .filter(|(_, region)| region.flags.contains(RegionFlags::LOCKED))
-            .map(|(part, _)| part.pages().get())
-            .sum();
-        locked -= already;
+    if locked > limit {
+        let in_space = len.min(space.task_end().saturating_sub(start));
+        let already = PageRange::from_len(VirtAddr::new(start), in_space).map_or(0, |range| {
+            let locked =
+                parts(&space.state.map, range).filter(|(_, region)| region.flags.contains(RegionFlags::LOCKED));
+            locked.map(|(part, _)| part.pages().get()).sum()
+        });
+        locked = locked.saturating_sub(already);
     }
     if locked > limit { Err(Errno::NoMem.into()) } else { Ok(()) }
 }

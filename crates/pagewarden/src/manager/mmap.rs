@@ -34,22 +34,23 @@ const VALIDATED: MapFlags = MapFlags::TYPE
     .union(MapFlags::STACK)
     .union(MapFlags::HUGE_TLB)
     .union(MapFlags::UNINITIALIZED)
-    .union(MapFlags::from_bits_retain(HUGE_SIZE_MASK << HUGE_SIZE_SHIFT));
+    .union(MapFlags::from_bits_retain(HUGE_SIZES));
 const HUGE_SIZE_SHIFT: u32 = 26;
 const HUGE_SIZE_MASK: u64 = 0x3f;
+/// `MAP_HUGE_2MB | MAP_HUGE_1GB`.
+const HUGE_SIZES: u64 = 0x1f << HUGE_SIZE_SHIFT;
 
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
-    let huge_len = huge_page_len(call)?;
-    let range = choose_range(space, call, huge_len)?;
+    let huge_page = huge_page_size(call)?;
+    let call = &with_huge_file(call, huge_page);
+    let range = choose_range(space, call, huge_page)?;
     let region = new_region(space, call, range)?;
-    if huge_len.is_some() {
-        return Err(Errno::NoMem.into());
-    }
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
-    if let (MapSource::Anonymous, Backing::Object(object)) = (&call.source, &region.backing) {
+    // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
+    if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
         draft.make_object(Arc::clone(object), range.pages());
     }
     let populate = match call.flags.intersection(MapFlags::POPULATE | MapFlags::NON_BLOCK) == MapFlags::POPULATE {
@@ -57,7 +58,22 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
         false => Populate::OnDemand,
     };
     place_region(&mut draft, range, region, target, populate)?;
-    draft.finish(Ok(range.start().as_u64()))
+    match huge_page {
+        Some(page) => {
+            let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
+            refuse_huge(space, range, errno)
+        }
+        None => draft.finish(Ok(range.start().as_u64())),
+    }
+}
+
+/// The kernel finds out that there are no huge pages when it has made room for them.
+fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(space);
+    if !space.state.map.is_free(range) {
+        draft.unmap(range);
+    }
+    draft.finish(Err(errno.into()))
 }
 
 /// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
@@ -80,6 +96,9 @@ pub(super) fn place_region(
     }
     if space.is_accountable(&region) {
         region.flags |= RegionFlags::COMMITTED;
+    }
+    if region.flags.contains(RegionFlags::DROPPABLE) {
+        region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT;
     }
     draft.lock_errno(Errno::Again);
     draft.op(Op::Map { range, region: region.clone(), target, populate });
@@ -115,32 +134,43 @@ fn check_wx(space: &Space, region: &Region) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The length rounded to huge pages, where those are asked for (`mm/mmap.c:ksys_mmap_pgoff`).
-fn huge_page_len(call: &MmapRequest) -> Result<Option<u64>, Errno> {
-    let size = match &call.source {
-        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_PAGES) => 2 << 20,
-        MapSource::File(_) if call.flags.contains(MapFlags::HUGE_TLB) => return Err(Errno::Inval),
+/// Bytes in a page of the mapping, where huge ones are asked for (`mm/mmap.c:ksys_mmap_pgoff`).
+fn huge_page_size(call: &MmapRequest) -> Result<Option<u64>, Errno> {
+    match &call.source {
+        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_PAGES) => Ok(Some(2 << 20)),
+        MapSource::File(_) if call.flags.contains(MapFlags::HUGE_TLB) => Err(Errno::Inval),
         MapSource::Anonymous if call.flags.contains(MapFlags::HUGE_TLB) => {
             match (call.flags.bits() >> HUGE_SIZE_SHIFT) & HUGE_SIZE_MASK {
-                0 | 21 => 2 << 20,
-                30 => 1 << 30,
-                _ => return Err(Errno::Inval),
+                0 | 21 => Ok(Some(2 << 20)),
+                30 => Ok(Some(1 << 30)),
+                _ => Err(Errno::Inval),
             }
         }
-        _ => return Ok(None),
-    };
-    Ok(Some(call.len.wrapping_add(size - 1) & !(size - 1)))
+        _ => Ok(None),
+    }
+}
+
+/// The kernel backs anonymous huge pages with a file of its own, and treats the mapping as one of a file.
+fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> MmapRequest {
+    let mut call = call.clone();
+    if huge_page.is_some() && matches!(call.source, MapSource::Anonymous) {
+        let object = MemoryObject::new(ObjectKind::NamedAnonymous, "anon_hugepage");
+        let traits = FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR | FileTraits::HUGE_PAGES;
+        call.source = MapSource::File(OpenFile { object, traits });
+    }
+    call
 }
 
 /// Where the mapping goes (`do_mmap` up to the lock checks).
-fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Result<PageRange, Refusal> {
-    let len = huge_len.unwrap_or(call.len);
+fn choose_range(space: &Space, call: &MmapRequest, huge_page: Option<u64>) -> Result<PageRange, Refusal> {
+    let page = huge_page.unwrap_or(PAGE_SIZE);
+    let len = round_up(call.len, huge_page.unwrap_or(1));
     if len == 0 {
         return Err(Errno::Inval.into());
     }
     let is_fixed = call.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NO_REPLACE);
     let addr = if is_fixed { call.addr } else { round_hint(space, call.addr) };
-    let len = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let len = round_up(len, PAGE_SIZE);
     if len == 0 {
         return Err(Errno::NoMem.into());
     }
@@ -153,8 +183,12 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Res
         flags if flags.contains(MapFlags::ABOVE_4G) => Placement::Above4G,
         _ => Placement::Anywhere,
     };
+    if is_fixed && huge_page.is_some() && !addr.is_multiple_of(page) {
+        return Err(Errno::Inval.into());
+    }
     let alignment = huge_alignment(call);
-    let start = find(space, &PlaceRequest { addr, len, offset: call.offset, placement, alignment })?;
+    let offset = if matches!(call.source, MapSource::File(_)) { call.offset } else { 0 };
+    let start = find(space, &PlaceRequest { addr, len, offset, placement, alignment })?;
     let range = PageRange::from_len(start, len).ok_or(Errno::NoMem)?;
     if call.flags.contains(MapFlags::FIXED_NO_REPLACE) && !space.state.map.is_free(range) {
         return Err(Errno::Exist.into());
@@ -162,10 +196,14 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_len: Option<u64>) -> Res
     Ok(range)
 }
 
+/// `len` rounded up as the kernel does: a sum that wraps becomes 0.
+const fn round_up(len: u64, to: u64) -> u64 {
+    len.wrapping_add(to - 1) & !(to - 1)
+}
+
 fn huge_alignment(call: &MmapRequest) -> HugeAlignment {
     match &call.source {
-        MapSource::File(file) if file.traits.contains(FileTraits::HUGE_ALIGNED) => HugeAlignment::Always,
-        MapSource::File(_) => HugeAlignment::Never,
+        MapSource::File(file) => HugeAlignment::of(&file.object),
         MapSource::Anonymous if call.flags.contains(MapFlags::SHARED) => HugeAlignment::Never,
         MapSource::Anonymous => HugeAlignment::WholeOnly,
     }
@@ -198,8 +236,19 @@ fn new_region(space: &Space, call: &MmapRequest, range: PageRange) -> Result<Reg
     }
     match &call.source {
         MapSource::Anonymous => anonymous_region(space, call, range, region),
-        MapSource::File(file) => file_region(call, file, range, region),
+        MapSource::File(file) => {
+            check_offset(file, call.offset, range)?;
+            file_region(call, file, range, region)
+        }
     }
+}
+
+/// Refuses to map what no file can hold (`mm/mmap.c:file_mmap_ok`). Smaller limits of a file system are known
+/// to the platform alone.
+fn check_offset(file: &OpenFile, offset: u64, range: PageRange) -> Result<(), Errno> {
+    let size_max = if file.traits.contains(FileTraits::REGULAR) { i64::MAX.unsigned_abs() } else { u64::MAX };
+    let room = size_max.checked_sub(range.bytes()).ok_or(Errno::Overflow)?;
+    if offset >> PAGE_SHIFT > room >> PAGE_SHIFT { Err(Errno::Overflow) } else { Ok(()) }
 }
 
 fn anonymous_region(
@@ -237,7 +286,9 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
     match kind {
         MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
             // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
-            if kind == MapFlags::SHARED_VALIDATE && !VALIDATED.contains(call.flags) {
+            let mut known = VALIDATED;
+            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC));
+            if kind == MapFlags::SHARED_VALIDATE && !known.contains(call.flags) {
                 return Err(Errno::OpNotSupp.into());
             }
             let is_append_only = file.traits.contains(FileTraits::APPEND_ONLY);

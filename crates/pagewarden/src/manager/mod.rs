@@ -37,7 +37,9 @@ mod undo;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Break, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
+pub use config::{
+    Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
+};
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
 pub use space::Totals;
@@ -55,9 +57,6 @@ use crate::vmmap::Vmmap;
 use charges::Charges;
 use space::{Space, State};
 
-/// Pages that Linux keeps free below a stack (`stack_guard_gap`).
-const STACK_GUARD: PageCount = PageCount::new(256);
-
 /// One address space.
 #[derive(Debug)]
 pub struct PageManager<P> {
@@ -70,7 +69,8 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// An empty space.
     pub fn new(config: SpaceConfig, provider: P) -> Self {
         let state = State {
-            map: Vmmap::new(STACK_GUARD),
+            // Linux tries gaps without looking at guards and corrects itself; `place` does the same.
+            map: Vmmap::new(PageCount::ZERO),
             totals: Totals::default(),
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
@@ -133,7 +133,7 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         self.raise_to(&plan.next)?;
         if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
-            self.charges.lower_to(&self.space.state);
+            self.settle_failure(plan);
             return Err(refusal);
         }
         self.publish(plan.next);
@@ -181,6 +181,20 @@ impl<P: PageManagementProvider> PageManager<P> {
         let range = PageRange::from_len(VirtAddr::new(addr).page_down(), len.saturating_add(PAGE_SIZE));
         range.is_some_and(|range| map.range(range).any(|entry| grows(entry.region)))
             || map.at_or_after(VirtAddr::new(end)).is_some_and(|entry| grows(entry.region))
+    }
+
+    /// Makes the state say what is there after the platform has failed.
+    fn settle_failure(&mut self, plan: Plan) {
+        if plan.holds_when_it_fails() {
+            return self.publish(plan.next);
+        }
+        let lost = plan.replaced_range().filter(|range| !self.provider.has_kept(*range));
+        if let Some(range) = lost {
+            let mut next = self.space.state.clone();
+            next.remove(range);
+            return self.publish(next);
+        }
+        self.charges.lower_to(&self.space.state);
     }
 
     fn raise_to(&mut self, next: &State) -> Result<(), Refusal> {
@@ -271,6 +285,11 @@ impl<P> PageManager<P> {
     /// Replaces the guest's resource limits after it has changed them.
     pub fn set_limits(&mut self, limits: ResourceLimits) {
         self.space.config.limits = limits;
+    }
+
+    /// Replaces what the guest may do, after it has changed its credentials.
+    pub fn set_privileges(&mut self, privileges: Privileges) {
+        self.space.config.privileges = privileges;
     }
 
     /// The account that pays.

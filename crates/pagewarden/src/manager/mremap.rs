@@ -21,6 +21,7 @@ use super::space::{Space, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{MremapRequest, RemapFlags};
+use crate::object::ObjectKind;
 use crate::provider::{Op, Source, Target};
 use crate::region::{Backing, Region, RegionFlags};
 use crate::vmmap::Entry;
@@ -124,10 +125,12 @@ fn check_region(space: &Space, remap: &Remap, entry: &Entry<'_>) -> Result<(), R
     if remap.flags.contains(RemapFlags::DONT_UNMAP) && region.flags.intersects(UNGROWABLE) {
         return Err(Errno::Inval.into());
     }
-    if remap.old_len > extent_end(space, entry) - remap.addr {
+    // A tail that is cut off first may lie in other regions, or nowhere.
+    let moved_len = remap.old_len.min(remap.new_len);
+    if moved_len > extent_end(space, entry) - remap.addr {
         return Err(Errno::Fault.into());
     }
-    if remap.new_len == remap.old_len {
+    if moved_len == remap.new_len {
         return Ok(());
     }
     let offset = region.page_offset(VirtAddr::new(remap.addr));
@@ -245,13 +248,9 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
 /// Where the pages go (`vrm_set_new_addr`).
 fn find_place(space: &Space, remap: &Remap, region: &Region) -> Result<VirtAddr, Errno> {
     let is_fixed = remap.flags.contains(RemapFlags::FIXED);
-    let alignment = match (&region.backing, region.is_shared()) {
-        (Backing::Anonymous, false) => HugeAlignment::WholeOnly,
-        _ => HugeAlignment::Never,
-    };
+    let alignment = region.object().map_or(HugeAlignment::WholeOnly, |object| HugeAlignment::of(object));
     let offset = match region.backing {
-        // The kernel counts private anonymous pages from address 0.
-        Backing::Anonymous => remap.addr,
+        Backing::Anonymous => 0,
         Backing::Object(_) => region.page_offset(VirtAddr::new(remap.addr)) << PAGE_SHIFT,
     };
     find(
@@ -323,8 +322,13 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
     draft.lock_errno(Errno::Again);
     let range = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len).ok_or(Errno::Fault)?;
     let mut outcome: Result<u64, Refusal> = Err(Errno::Fault.into());
-    for (part, _) in parts(&space.state.map, range) {
-        if outcome.is_err() && part.start() != range.start() {
+    for (part, region) in parts(&space.state.map, range) {
+        let is_first = outcome.is_err();
+        if is_first && part.start() != range.start() {
+            break;
+        }
+        if !may_move_along(region) && (!is_first || part.end() < range.end()) {
+            outcome = Err(Errno::Fault.into());
             break;
         }
         let piece = Remap {
@@ -342,9 +346,17 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
             outcome = Err(refusal);
             break;
         }
-        if outcome.is_err() {
+        if is_first {
             outcome = moved;
         }
     }
     draft.finish(outcome)
+}
+
+/// Whether a region may move together with others: not if its backing has a say in where it goes
+/// (`vma_multi_allowed`).
+fn may_move_along(region: &Region) -> bool {
+    !region.object().is_some_and(|object| {
+        matches!(object.kind(), ObjectKind::SysV(_) | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_))
+    })
 }

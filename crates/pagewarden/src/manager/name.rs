@@ -12,6 +12,9 @@ use crate::region::{Backing, Region};
 
 /// What naming `len` bytes from `addr` does to `space`.
 pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryObject>>) -> Result<Plan, Refusal> {
+    if !space.config.features.has_names() {
+        return Err(Errno::Inval.into());
+    }
     let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
     let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
     if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {

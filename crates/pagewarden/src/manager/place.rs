@@ -8,11 +8,16 @@ use super::config::Privileges;
 use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
+use crate::object::MemoryObject;
 use crate::region::RegionFlags;
 use crate::vmmap::{Direction, Entry, GapRequest};
 
+/// Pages that Linux keeps free below a region that grows down (`stack_guard_gap`).
+const STACK_GUARD: PageCount = PageCount::new(256);
 /// Bytes in a huge page.
 const HUGE_PAGE_SIZE: u64 = 2 << 20;
+/// The largest error number (`MAX_ERRNO`).
+const ERRNO_MAX: u16 = 4095;
 /// Where `MAP_32BIT` searches start and end.
 const LOW_WINDOW: (u64, u64) = (0x4000_0000, 0x8000_0000);
 /// Where `MAP_ABOVE4G` searches end.
@@ -40,6 +45,13 @@ pub(super) enum HugeAlignment {
     WholeOnly,
     /// Whenever a huge page of the file fits.
     Always,
+}
+
+impl HugeAlignment {
+    /// How mappings of `object` are aligned.
+    pub(super) const fn of(object: &MemoryObject) -> Self {
+        if object.is_huge_aligned() { Self::Always } else { Self::Never }
+    }
 }
 
 /// A place that is looked for.
@@ -70,6 +82,10 @@ pub(super) fn find(space: &Space, wanted: &PlaceRequest) -> Result<VirtAddr, Err
         Some(addr) => addr,
         None => search(space, wanted)?,
     };
+    if let Ok(errno @ 1..=ERRNO_MAX) = u16::try_from(addr.wrapping_neg()) {
+        // A fixed address up there looks like an error to the kernel, and is reported as that.
+        return Err(Errno::from_raw(errno));
+    }
     if addr > space.task_end() - wanted.len {
         return Err(Errno::NoMem);
     }
@@ -77,7 +93,7 @@ pub(super) fn find(space: &Space, wanted: &PlaceRequest) -> Result<VirtAddr, Err
         return Err(Errno::Inval);
     }
     let may_map_low = space.config.privileges.contains(Privileges::MAP_LOW);
-    if addr < space.config.layout.min_addr.as_u64() && !may_map_low {
+    if addr < space.config.layout.min_fixed_addr.as_u64() && !may_map_low {
         return Err(Errno::Perm);
     }
     Ok(VirtAddr::new(addr))
@@ -147,24 +163,36 @@ fn hint_is_free(space: &Space, hint: u64, len: u64) -> bool {
     let map = &space.state.map;
     match map.at_or_after(VirtAddr::new(hint)) {
         None => true,
-        Some(next) => hint + len <= guarded_start(&next, map.guard()),
+        Some(next) => hint + len <= guarded_start(&next),
     }
 }
 
 /// Where a region starts, or the guard gap below it if it grows down (`vm_start_gap`).
-pub(super) fn guarded_start(entry: &Entry<'_>, guard: PageCount) -> u64 {
+pub(super) fn guarded_start(entry: &Entry<'_>) -> u64 {
     let start = entry.range.start().as_u64();
-    if entry.region.flags.contains(RegionFlags::GROWS_DOWN) { start.saturating_sub(guard.bytes()) } else { start }
+    let grows = entry.region.flags.contains(RegionFlags::GROWS_DOWN);
+    if grows { start.saturating_sub(STACK_GUARD.bytes()) } else { start }
 }
 
+/// The first gap that is large enough and not in the guard of a region above it (`mm/vma.c:unmapped_area` and
+/// `unmapped_area_topdown`). A gap that is moves the end of the window, so that the search may go on beyond gaps
+/// that would have done: that is Linux's way too, and linear in the regions that grow down.
 fn gap(space: &Space, window: (u64, u64), len: u64, direction: Direction) -> Option<u64> {
-    let low = window.0.max(space.config.layout.min_addr.as_u64());
-    let request = GapRequest {
-        pages: PageCount::from_bytes_up(len),
-        window: PageRange::new(VirtAddr::new(low).page_up()?, VirtAddr::new(window.1).page_down())?,
-        direction,
-        align_offset: 0,
-        align_pages: 1,
-    };
-    Some(space.state.map.find_gap(&request)?.start().as_u64())
+    let (mut low, mut high) = (window.0.max(space.config.layout.min_addr.as_u64()), window.1);
+    loop {
+        let request = GapRequest {
+            pages: PageCount::from_bytes_up(len),
+            window: PageRange::new(VirtAddr::new(low).page_up()?, VirtAddr::new(high).page_down())?,
+            direction,
+            align_offset: 0,
+            align_pages: 1,
+        };
+        let found = space.state.map.find_gap(&request)?;
+        let next = space.state.map.at_or_after(found.end());
+        match next.filter(|next| guarded_start(next) < found.end().as_u64()) {
+            None => return Some(found.start().as_u64()),
+            Some(next) if direction == Direction::TopDown => high = guarded_start(&next),
+            Some(next) => low = next.range.end().as_u64(),
+        }
+    }
 }

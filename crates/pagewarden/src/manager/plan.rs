@@ -12,7 +12,7 @@ use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::object::MemoryObject;
-use crate::provider::{Op, Target};
+use crate::provider::{Lock, Op, Target};
 use crate::region::{Region, RegionFlags};
 
 /// Why a request is refused.
@@ -92,6 +92,21 @@ impl Plan {
     /// The operations, in order.
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    /// Whether the effect stands although the platform reports an error. Locking marks the pages first and makes
+    /// them resident then; only the second step fails (`mm/mlock.c:do_mlock`), and the marks stay.
+    pub(super) fn holds_when_it_fails(&self) -> bool {
+        matches!(self.ops.as_slice(), [Op::Lock { lock: Lock::Now | Lock::OnFault, .. }])
+    }
+
+    /// The range where the last operation replaces what is there.
+    pub(super) fn replaced_range(&self) -> Option<PageRange> {
+        match self.ops.last()? {
+            Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Move { to, .. } => Some(*to),
+            _ => None,
+        }
     }
 
     /// What the guest will be told.

@@ -26,10 +26,13 @@ const EXEC: u64 = 0o100_000;
 
 /// What attaching `segment` does to `space`.
 pub(super) fn plan_attach(space: &Space, segment: &Segment, addr: u64, flags: u64) -> Result<Plan, Refusal> {
-    let addr = attach_addr(addr, flags)?;
-    let len = segment.pages.bytes();
     let is_fixed = addr != 0;
-    if is_fixed && flags & REMAP == 0 {
+    let addr = attach_addr(addr, flags)?;
+    if !segment.rights.contains(wanted_rights(flags)) {
+        return Err(Errno::Acces.into());
+    }
+    let len = segment.pages.bytes();
+    if addr != 0 && flags & REMAP == 0 {
         let end = addr.checked_add(len).ok_or(Errno::Inval)?;
         let wanted = PageRange::new(VirtAddr::new(addr), VirtAddr::new(end)).ok_or(Errno::Inval)?;
         if !space.state.map.is_free(wanted) {
@@ -64,11 +67,15 @@ fn attach_addr(addr: u64, flags: u64) -> Result<u64, Errno> {
     Ok(rounded)
 }
 
-fn attached(space: &Space, segment: &Segment, flags: u64, range: PageRange) -> Region {
+fn wanted_rights(flags: u64) -> Prot {
     let mut prot = Prot::READ;
     prot.set(Prot::WRITE, flags & READ_ONLY == 0);
     prot.set(Prot::EXEC, flags & EXEC != 0);
-    let mut region = Region::anonymous(prot);
+    prot
+}
+
+fn attached(space: &Space, segment: &Segment, flags: u64, range: PageRange) -> Region {
+    let mut region = Region::anonymous(wanted_rights(flags));
     region.prot_max.set(Prot::WRITE, flags & READ_ONLY == 0);
     region.flags = RegionFlags::SHARED | space.state.lock_future;
     region.backing = Backing::Object(Arc::clone(&segment.object));

@@ -2,14 +2,14 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
-use super::config::{NoReserve, SpaceConfig};
+use super::config::{NoReserve, Privileges, SpaceConfig};
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::ledger::Resource;
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
 
-/// Pages of the map by what they count for. Each is the sum of [`Totals::of`] over all regions.
+/// Pages of the map by what they count for. Each is the sum of what a region counts for over all regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
     /// All pages (`mm->total_vm`).
@@ -157,13 +157,13 @@ impl Space {
         if totals.virtual_pages.saturating_add(more) > limit(limits.address_space) {
             return false;
         }
-        !is_data(region) || totals.data_pages.saturating_add(more) <= limit(limits.data)
+        let data = if limits.data == 0 { limits.data_max } else { limits.data };
+        !is_data(region) || totals.data_pages.saturating_add(more) <= limit(data)
     }
 
     /// Whether `more` pages of a region like `region` stay within `RLIMIT_MEMLOCK`
     /// (`mm/mmap.c:mlock_future_ok`).
     pub(super) fn may_lock(&self, totals: &Totals, region: &Region, more: u64) -> bool {
-        use super::config::Privileges;
         if !region.flags.contains(RegionFlags::LOCKED) || self.config.privileges.contains(Privileges::LOCK) {
             return true;
         }
@@ -172,7 +172,6 @@ impl Space {
 
     /// Whether the guest may lock anything at all (`mm/mlock.c:can_do_mlock`).
     pub(super) fn can_lock(&self) -> bool {
-        use super::config::Privileges;
         self.config.limits.locked != 0 || self.config.privileges.contains(Privileges::LOCK)
     }
 }

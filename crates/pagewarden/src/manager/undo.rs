@@ -2,7 +2,7 @@
 
 use super::plan::{Cause, Refusal};
 use crate::error::Errno;
-use crate::provider::{Lock, Op, PageManagementProvider, Source, Target};
+use crate::provider::{Op, PageManagementProvider, Source};
 
 /// Runs `ops` in order. If one fails, those before it are undone in reverse.
 ///
@@ -25,26 +25,23 @@ const fn refusal(errno: Errno) -> Refusal {
     Refusal::new(errno, Cause::Platform)
 }
 
-/// Takes one operation back. Planners put what cannot be taken back last, so that nothing is lost here.
+/// Takes one operation back.
 fn undo(provider: &mut impl PageManagementProvider, op: &Op) {
     let Some(inverse) = inverse(op) else { return };
-    // An undo that fails too leaves more mapped than the manager knows, never less: the operations chosen
-    // here only take away or restore rights.
+    // Should this fail too, the platform is worse off than the manager can repair; what is left is rights
+    // or a place that differ, which a verifying platform reports.
     let _ = provider.run(&inverse);
 }
 
+/// The way back. Only these operations have another one after them in a plan, besides advice and names, which
+/// change nothing that a program could rely on, and the pieces of a detached segment, which are gone.
 fn inverse(op: &Op) -> Option<Op> {
     match op {
-        Op::Map { range, target: Target::Vacant, .. } => Some(Op::Unmap { range: *range }),
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
         Op::Move { from, to, .. } if from.pages() == to.pages() => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed })
         }
-        Op::Grow { from, to } => to.from(from.end()).map(|range| Op::Unmap { range }),
-        Op::Duplicate { to, target: Target::Vacant, .. } => Some(Op::Unmap { range: *to }),
-        Op::Lock { range, lock: Lock::Now | Lock::OnFault } => Some(Op::Lock { range: *range, lock: Lock::Released }),
-        Op::SetBreak { from, to } => Some(Op::SetBreak { from: *to, to: *from }),
         _ => None,
     }
 }

@@ -27,6 +27,10 @@ pub enum ObjectKind {
     SharedAnonymous,
     /// A file of a file system.
     File(FileId),
+    /// A device file.
+    Device(FileId),
+    /// The device of zero pages, `/dev/zero`. Private maps of it are anonymous memory with a file's name.
+    ZeroDevice(FileId),
     /// A file that lives in memory (`memfd_create`).
     Memfd(FileId),
     /// A System V segment with its identifier (`shmget`).
@@ -43,17 +47,24 @@ pub struct MemoryObject {
     name: String,
     /// What the object itself costs; dropped with it.
     charge: Option<Charge>,
+    /// Whether large maps of it are placed on huge-page boundaries.
+    is_huge_aligned: bool,
 }
 
 impl MemoryObject {
     /// An object that costs nothing by itself.
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { kind, name: name.into(), charge: None })
+        Arc::new(Self { kind, name: name.into(), charge: None, is_huge_aligned: false })
+    }
+
+    /// The same, on a file system that places large maps on huge-page boundaries (ext4, xfs, btrfs).
+    pub fn new_huge_aligned(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { kind, name: name.into(), charge: None, is_huge_aligned: true })
     }
 
     /// An object that holds `charge` for as long as it lives.
     pub fn with_charge(kind: ObjectKind, name: impl Into<String>, charge: Charge) -> Arc<Self> {
-        Arc::new(Self { kind, name: name.into(), charge: Some(charge) })
+        Arc::new(Self { kind, name: name.into(), charge: Some(charge), is_huge_aligned: false })
     }
 
     /// What the object is.
@@ -69,6 +80,11 @@ impl MemoryObject {
     /// What the object itself costs.
     pub const fn charge(&self) -> Option<&Charge> {
         self.charge.as_ref()
+    }
+
+    /// Whether large maps of it are placed on huge-page boundaries.
+    pub const fn is_huge_aligned(&self) -> bool {
+        self.is_huge_aligned
     }
 
     /// Whether both are private anonymous memory of one name: such regions may merge.

@@ -1,13 +1,50 @@
 //! The map of regions of one address space.
 //!
 //! Owns which pages belong to which [`Region`]; knows nothing of budgets or platforms. Ranges in the map
-//! never overlap, and neighbours that are equal are always one entry. Cloning shares everything.
+//! never overlap, and neighbours that are equal are always one entry.
+//!
+//! The map is a B+tree whose nodes are shared between versions. Cloning a map copies a pointer; a change copies
+//! the nodes on its path that another version shares and edits those that none does.
+//!
+//! ```text
+//!      one version        the next
+//!          root            root'
+//!         /    \          /    \
+//!      [a b]  [c d]----- /   [a b']       parent, per child: first page, end, largest gap inside,
+//!                                         and whether its first region grows down
+//! ```
+//!
+//! A parent knows each child's bounds and largest gap; gaps between children follow from their bounds. A gap
+//! below a region that grows down is counted without the guard, in the search as in the summaries. So every
+//! operation is O(log n) plus the regions that it names, the gap search too; recursion is as deep as the tree
+//! is high.
+//!
+//! Invariants, all recomputed by [`Vmmap::check_invariants`]: leaves are equally deep; every node but the root
+//! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing.
+//!
+//! Nodes are allocated as an operation goes, because `Arc::try_new` is not stable: running out of memory goes to
+//! the global allocation error handler instead of coming back as an error. A version that was cloned before is
+//! whole in any case.
+
+mod diff;
+mod edit;
+mod gap;
+mod iter;
+mod node;
+#[cfg(test)]
+mod tests;
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
-use crate::region::{Region, RegionFlags};
+use crate::region::Region;
+
+pub use diff::Change;
+
+use edit::Draft;
+use iter::Iter;
+use node::Node;
 
 /// One region and its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +81,11 @@ pub struct GapRequest {
 }
 
 /// A map from pages to regions.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Vmmap {
-    entries: Arc<Vec<(PageRange, Region)>>,
+    /// `None` when nothing is mapped.
+    root: Option<Arc<Node>>,
+    len: usize,
     /// Pages kept free below a region that grows down.
     guard: PageCount,
 }
@@ -54,7 +93,7 @@ pub struct Vmmap {
 impl Vmmap {
     /// An empty map that keeps `guard` pages free below each region that grows down.
     pub fn new(guard: PageCount) -> Self {
-        Self { entries: Arc::new(Vec::new()), guard }
+        Self { root: None, len: 0, guard }
     }
 
     /// The pages kept free below a region that grows down.
@@ -64,20 +103,16 @@ impl Vmmap {
 
     /// The number of regions.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
-    fn index_after(&self, address: VirtAddr) -> usize {
-        self.entries.partition_point(|(range, _)| range.end_page() <= address.page_number())
-    }
-
-    fn entry(&self, index: usize) -> Option<Entry<'_>> {
-        self.entries.get(index).map(|(range, region)| Entry { range: *range, region })
+    fn root(&self) -> Option<&Node> {
+        self.root.as_deref()
     }
 
     /// The region that holds `address`.
@@ -87,25 +122,25 @@ impl Vmmap {
 
     /// The region that holds `address`, or else the first above it (Linux: `find_vma`).
     pub fn at_or_after(&self, address: VirtAddr) -> Option<Entry<'_>> {
-        self.entry(self.index_after(address))
+        let (leaf, slot) = self.root()?.seek(address.page_number())?;
+        Some(leaf.entry(slot))
     }
 
     /// The last region that ends at or below `address`.
     pub fn before(&self, address: VirtAddr) -> Option<Entry<'_>> {
-        let end = self.entries.partition_point(|(range, _)| range.end() <= address);
-        self.entry(end.checked_sub(1)?)
+        let below = |page| self.root()?.seek_below(page).map(|(leaf, slot)| leaf.entry(slot));
+        let entry = below(address.page_number())?;
+        if entry.range.end() <= address { Some(entry) } else { below(entry.range.first_page()) }
     }
 
     /// All regions, lowest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
-        self.entries.iter().map(|(range, region)| Entry { range: *range, region })
+        Iter::new(self.root(), 0, u64::MAX)
     }
 
     /// The regions that share a page with `range`, lowest first, with their whole bounds.
     pub fn range(&self, range: PageRange) -> impl DoubleEndedIterator<Item = Entry<'_>> {
-        let first = self.index_after(range.start());
-        let end = self.entries.partition_point(|(entry, _)| entry.first_page() < range.end_page());
-        self.entries[first.min(end)..end].iter().map(|(range, region)| Entry { range: *range, region })
+        Iter::new(self.root(), range.first_page(), range.end_page())
     }
 
     /// Whether nothing is mapped in `range`.
@@ -118,93 +153,35 @@ impl Vmmap {
     /// # Panics
     /// If a page of `range` is mapped: callers look first, or call [`Self::replace`].
     pub fn insert(&mut self, range: PageRange, region: Region) {
-        assert!(self.is_free(range), "insert over a mapped page");
-        let at = self.index_after(range.start());
-        Arc::make_mut(&mut self.entries).insert(at, (range, region));
-        self.merge_around(range);
+        let mut draft = Draft::around(self, range);
+        assert!(!draft.is_occupied(), "insert over a mapped page");
+        draft.push(range, region);
+        draft.finish(self);
     }
 
     /// Unmaps whatever is in `range`, splitting regions at its edges.
     pub fn remove(&mut self, range: PageRange) {
-        let kept = self.pieces_without(range);
-        *Arc::make_mut(&mut self.entries) = kept;
-    }
-
-    fn pieces_without(&self, range: PageRange) -> Vec<(PageRange, Region)> {
-        let mut kept = Vec::with_capacity(self.entries.len() + 1);
-        for (bounds, region) in self.entries.iter() {
-            if !bounds.intersects(range) {
-                kept.push((*bounds, region.clone()));
-                continue;
-            }
-            kept.extend(bounds.below(range.start()).map(|part| (part, region.clone())));
-            kept.extend(bounds.from(range.end()).map(|part| (part, region.clone())));
-        }
-        kept
+        Draft::around(self, range).finish(self);
     }
 
     /// Maps `range` in the place of whatever is there.
     pub fn replace(&mut self, range: PageRange, region: Region) {
-        self.remove(range);
-        self.insert(range, region);
+        let mut draft = Draft::around(self, range);
+        draft.push(range, region);
+        draft.finish(self);
     }
 
     /// Changes each region in `range`, splitting at the edges of `range` and joining what has become equal.
     /// `change` is given the part of each region that lies inside.
     pub fn update(&mut self, range: PageRange, mut change: impl FnMut(PageRange, &mut Region)) {
-        let inside: Vec<(PageRange, Region)> = self
-            .range(range)
-            .filter_map(|entry| Some((entry.range.intersection(range)?, entry.region.clone())))
-            .collect();
-        for (part, mut region) in inside {
+        let mut draft = Draft::around(self, range);
+        for entry in self.range(range) {
+            let Some(part) = entry.range.intersection(range) else { continue };
+            let mut region = entry.region.clone();
             change(part, &mut region);
-            self.replace(part, region);
+            draft.push(part, region);
         }
-    }
-
-    fn merge_around(&mut self, range: PageRange) {
-        let entries = Arc::make_mut(&mut self.entries);
-        let mut index = entries.partition_point(|(bounds, _)| bounds.end_page() < range.first_page());
-        while index + 1 < entries.len() && entries[index].0.first_page() <= range.end_page() {
-            let (low, high) = (entries[index].0, entries[index + 1].0);
-            if low.end_page() == high.first_page() && entries[index].1 == entries[index + 1].1 {
-                let pages = PageCount::new(high.end_page() - low.first_page());
-                if let Some(joined) = PageRange::from_pages(low.first_page(), pages) {
-                    entries[index].0 = joined;
-                    entries.remove(index + 1);
-                    continue;
-                }
-            }
-            index += 1;
-        }
-    }
-
-    /// The first gap that fits `request`, by Linux's rules (`mm/vma.c:unmapped_area` and
-    /// `unmapped_area_topdown`): the guard below a region that grows down is not part of a gap.
-    pub fn find_gap(&self, request: &GapRequest) -> Option<PageRange> {
-        let mut gaps: Vec<(u64, u64)> = Vec::new();
-        let mut low = request.window.first_page();
-        for entry in self.iter() {
-            let guard = if entry.region.flags.contains(RegionFlags::GROWS_DOWN) { self.guard.get() } else { 0 };
-            gaps.push((low, entry.range.first_page().saturating_sub(guard).min(request.window.end_page())));
-            low = low.max(entry.range.end_page());
-        }
-        gaps.push((low, request.window.end_page()));
-        let needed = request.pages.get().checked_add(request.align_pages - 1)?;
-        let fits = |gap: &&(u64, u64)| gap.1 > gap.0 && gap.1 - gap.0 >= needed;
-        let mask = request.align_pages - 1;
-        let first = match request.direction {
-            Direction::BottomUp => {
-                let (low, _) = gaps.iter().find(fits)?;
-                low + (request.align_offset.wrapping_sub(*low) & mask)
-            }
-            Direction::TopDown => {
-                let (_, end) = gaps.iter().rev().find(fits)?;
-                let first = end - request.pages.get();
-                first - (first.wrapping_sub(request.align_offset) & mask)
-            }
-        };
-        PageRange::from_pages(first, request.pages)
+        draft.finish(self);
     }
 
     /// Checks that what the module promises holds.
@@ -212,10 +189,21 @@ impl Vmmap {
     /// # Panics
     /// If it does not.
     pub fn check_invariants(&self) {
-        for pair in self.entries.windows(2) {
-            let ((low, a), (high, b)) = (&pair[0], &pair[1]);
-            assert!(low.end_page() <= high.first_page(), "{low} overlaps {high}");
-            assert!(low.end_page() < high.first_page() || a != b, "{low} and {high} are equal and not merged");
+        let count = self.root().map_or(0, |root| root.check_root(self.guard.get()));
+        assert_eq!(self.len, count, "number of regions");
+        let mut entries = self.iter();
+        let Some(mut low) = entries.next() else { return };
+        for high in entries {
+            assert!(low.range.end_page() <= high.range.first_page(), "{} overlaps {}", low.range, high.range);
+            let touch = low.range.end_page() == high.range.first_page();
+            assert!(!touch || low.region != high.region, "{} and {} are equal and not merged", low.range, high.range);
+            low = high;
         }
+    }
+}
+
+impl fmt::Debug for Vmmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|entry| (entry.range, entry.region))).finish()
     }
 }

@@ -5,7 +5,7 @@ use super::{BASE, READ, RW, config, fixed, manager, mmap, mprotect, mremap, munm
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, RemapFlags, Request};
+use crate::linux::{MapFlags, RemapFlags, Request, answer};
 use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Refusal, WxPolicy};
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
@@ -168,11 +168,15 @@ fn no_request_touches_a_fixed_region() {
 fn the_break_stays_where_a_limit_is() {
     let (_ledger, mut manager) = manager(PAGES_40);
     let start = 0x20_0000;
-    assert_eq!(manager.call(&Request::Brk { addr: start + 40 * PAGE_SIZE }), Ok(start + 40 * PAGE_SIZE));
-    assert_eq!(manager.call(&Request::Brk { addr: start + 41 * PAGE_SIZE }), Ok(start + 40 * PAGE_SIZE));
-    assert_eq!(manager.call(&Request::Brk { addr: start + 1 }), Ok(start + 1));
-    assert_eq!(manager.call(&Request::Brk { addr: 0 }), Ok(start + 1));
-    assert_eq!(manager.call(&Request::Brk { addr: u64::MAX }), Ok(start + 1));
+    let brk = |addr| Request::Brk { addr };
+    assert_eq!(manager.call(&brk(start + 40 * PAGE_SIZE)), Ok(start + 40 * PAGE_SIZE));
+    let refused = manager.call(&brk(start + 41 * PAGE_SIZE));
+    assert_eq!(refused, Err(over(Resource::Committed)));
+    let told = answer(&brk(0), refused.map_err(|refusal| refusal.errno), manager.program_break());
+    assert_eq!(told, Ok(start + 40 * PAGE_SIZE), "brk knows no error");
+    assert_eq!(manager.call(&brk(start + 1)), Ok(start + 1));
+    assert_eq!(manager.call(&brk(0)), Ok(start + 1), "below the heap it only asks");
+    assert_eq!(manager.call(&brk(u64::MAX)), Err(Errno::NoMem.into()));
     assert_eq!(manager.totals().committed_pages, 1);
     check(&manager);
 }

@@ -10,7 +10,7 @@ mod random;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use crate::manager::{Break, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
 use crate::vmmap::Direction;
 use board::Board;
 
@@ -28,11 +28,19 @@ fn config(ledger: &ResourceLedger) -> SpaceConfig {
             bottom_up_base: VirtAddr::new(0x40_0000),
             direction: Direction::TopDown,
             min_addr: VirtAddr::new(0x1_0000),
+            min_fixed_addr: VirtAddr::new(0x1000),
         },
         brk: Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 },
-        limits: ResourceLimits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, locked: u64::MAX },
+        limits: ResourceLimits {
+            address_space: u64::MAX,
+            data: u64::MAX,
+            data_max: u64::MAX,
+            stack: 8 << 20,
+            locked: u64::MAX,
+        },
         privileges: Privileges::empty(),
         regions_max: 1000,
+        features: Features::ALL,
         policy: Policy::default(),
         account: ledger.root().child(Limits::UNLIMITED),
     }

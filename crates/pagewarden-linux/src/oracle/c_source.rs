@@ -1,0 +1,173 @@
+//! Prints a program as a self-contained C program, for those who want to see for themselves.
+//!
+//! It makes the same calls and prints the same answers, but runs in one process with a layout of its own, so free
+//! placement and the break lie elsewhere.
+
+use std::fmt::{self, Write as _};
+
+use super::files::FILE_BYTES;
+use super::guard::SEGMENT_PAGES;
+use super::program::{Arg, Base, Call, FileKind, PAGE, Program, Step, WINDOW};
+
+const PROLOGUE: &str = r#"#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static sigjmp_buf back;
+static siginfo_t fault;
+static unsigned long r[256];
+static unsigned char residence[1 << 16];
+
+static void on_fault(int signal, siginfo_t *info, void *context) {
+    fault = *info;
+    siglongjmp(back, 1);
+}
+
+static unsigned long answer(int step, long value) {
+    if (value == -1) printf("%d ! %s\n", step, strerrorname_np(errno));
+    else printf("%d = 0x%lx\n", step, value);
+    return value;
+}
+
+static void touch(int step, unsigned long addr, int byte) {
+    if (sigsetjmp(back, 1)) {
+        printf("%d fault signal %d code %d at 0x%lx\n", step, fault.si_signo, fault.si_code, (long)fault.si_addr);
+        return;
+    }
+    if (byte >= 0) *(volatile unsigned char *)addr = byte;
+    printf("%d = 0x%x\n", step, byte >= 0 ? 0 : *(volatile unsigned char *)addr);
+}
+
+static long limit(int resource, unsigned long bytes) {
+    struct rlimit both;
+    getrlimit(resource, &both);
+    both.rlim_cur = bytes < both.rlim_max ? bytes : both.rlim_max;
+    return setrlimit(resource, &both);
+}
+
+static void state(void) {
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps && fgets(line, sizeof line, maps)) printf("map %s", line);
+    if (maps) fclose(maps);
+    printf("break = 0x%lx\n", syscall(SYS_brk, 0));
+}
+
+int main(void) {
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    static char output[1 << 20];
+    setvbuf(stdout, output, _IOFBF, sizeof output);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+"#;
+
+/// The C program that does what `program` does.
+pub fn c_source(program: &Program) -> String {
+    let mut text = String::from(PROLOGUE);
+    // Writing to a string cannot fail.
+    let _ = write_main(&mut text, program);
+    text
+}
+
+fn write_main(text: &mut String, program: &Program) -> fmt::Result {
+    for kind in FileKind::ALL {
+        if program.steps.iter().any(|step| step.used_args().contains(&Arg::File(*kind))) {
+            text.push_str(&declaration(*kind));
+        }
+    }
+    if program.steps.iter().any(|step| step.call == Call::Shmat) {
+        writeln!(text, "    int segment = shmget(IPC_PRIVATE, {:#x}, IPC_CREAT | 0600);", SEGMENT_PAGES * PAGE)?;
+        writeln!(text, "    memset(shmat(segment, NULL, 0), 0x5a, {:#x});", SEGMENT_PAGES * PAGE)?;
+        writeln!(text, "    shmctl(segment, IPC_RMID, NULL);")?;
+    }
+    let mut ends = Vec::new();
+    for (index, step) in program.steps.iter().enumerate() {
+        close_children(text, &mut ends, index)?;
+        if let (Call::Fork, Arg::Value(count)) = (step.call, step.args[0]) {
+            writeln!(text, "    fflush(stdout);\n    if (fork() == 0) {{")?;
+            let end = usize::try_from(count).unwrap_or(usize::MAX).saturating_add(index + 1);
+            ends.push(end.min(ends.last().copied().unwrap_or(program.steps.len())));
+        } else {
+            writeln!(text, "    {} // {step}", statement(index, step))?;
+        }
+    }
+    close_children(text, &mut ends, program.steps.len())?;
+    writeln!(text, "    return 0;\n}}")
+}
+
+/// Ends the children whose last step is before `index`.
+fn close_children(text: &mut String, ends: &mut Vec<usize>, index: usize) -> fmt::Result {
+    while ends.pop_if(|end| *end <= index).is_some() {
+        writeln!(text, "    state();\n    exit(0);\n    }}\n    wait(NULL);")?;
+    }
+    Ok(())
+}
+
+fn declaration(kind: FileKind) -> String {
+    let name = kind.name();
+    let filled = format!(
+        "    {{ static char bytes[{FILE_BYTES}]; memset(bytes, 1, sizeof bytes); pwrite(fd_{name}, bytes, sizeof bytes, 0); }}\n"
+    );
+    match kind {
+        FileKind::None => format!("    int fd_{name} = -1;\n"),
+        FileKind::Closed => format!("    int fd_{name} = 987;\n"),
+        FileKind::ReadWrite => format!("    int fd_{name} = open(\"oracle.file\", O_RDWR | O_CREAT, 0600);\n{filled}"),
+        FileKind::ReadOnly => {
+            format!(
+                "    truncate(\"oracle.file\", {FILE_BYTES});\n    int fd_{name} = open(\"oracle.file\", O_RDONLY | O_CREAT, 0600);\n"
+            )
+        }
+        FileKind::WriteOnly => {
+            format!("    int fd_{name} = open(\"oracle.file\", O_WRONLY | O_CREAT, 0600);\n{filled}")
+        }
+        FileKind::Memfd => format!("    int fd_{name} = memfd_create(\"oracle\", 0);\n{filled}"),
+        FileKind::Zero => format!("    int fd_{name} = open(\"/dev/zero\", O_RDWR);\n"),
+        FileKind::Directory => format!("    int fd_{name} = open(\".\", O_RDONLY | O_DIRECTORY);\n"),
+        FileKind::Pipe => format!("    int both[2];\n    pipe(both);\n    int fd_{name} = both[0];\n"),
+    }
+}
+
+fn statement(index: usize, step: &Step) -> String {
+    let args: Vec<String> = step.used_args().iter().map(|arg| argument(*arg)).collect();
+    let args = args.join(", ");
+    let syscall = |name: &str, args: &str| format!("r[{index}] = answer({index}, syscall(SYS_{name}, {args}));");
+    match step.call {
+        Call::State => "state();".to_owned(),
+        Call::Read => format!("touch({index}, {args}, -1);"),
+        Call::Write => format!("touch({index}, {args} & 0xff);"),
+        Call::Limit => format!("r[{index}] = answer({index}, limit({args}));"),
+        Call::Munlockall => syscall("munlockall", "0"),
+        Call::Mincore => syscall("mincore", &format!("{args}, residence")),
+        Call::Shmat => syscall("shmat", &format!("segment, {args}")),
+        Call::NameAnonymous => syscall("prctl", &format!("PR_SET_VMA, PR_SET_VMA_ANON_NAME, {args}, \"oracle\"")),
+        Call::DropCapabilities => syscall("capset", "(unsigned[]){0x20080522, 0}, (unsigned[]){0, 0, 0, 0, 0, 0}"),
+        call => syscall(call.name(), &args),
+    }
+}
+
+fn argument(arg: Arg) -> String {
+    match arg {
+        Arg::Value(value) => format!("{value:#x}UL"),
+        Arg::File(kind) => format!("fd_{}", kind.name()),
+        Arg::At(base, delta) => {
+            let base = match base {
+                Base::Window => format!("{WINDOW:#x}UL"),
+                Base::Break => "syscall(SYS_brk, 0)".to_owned(),
+                Base::Answer(step) => format!("r[{step}]"),
+            };
+            format!("{base} {} {:#x}UL", if delta < 0 { '-' } else { '+' }, delta.unsigned_abs())
+        }
+    }
+}

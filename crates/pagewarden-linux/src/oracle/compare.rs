@@ -1,0 +1,345 @@
+//! Runs programs on both sides and finds where they differ.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::guest::INPUT_ROOM;
+use super::program::{Call, Program};
+use super::state::MapLine;
+
+/// Makes the guest program run itself under pagewarden.
+pub const UNDER_PAGEWARDEN: &str = "--under-pagewarden";
+/// Most programs that one guest process runs.
+const BATCH: usize = 250;
+
+/// Who answers the calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The host kernel.
+    Native,
+    /// pagewarden's traced platform.
+    Traced,
+}
+
+/// What a program printed, with equal neighbours among its regions merged.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Transcript {
+    /// The lines.
+    pub lines: Vec<String>,
+}
+
+/// A program whose sides differ.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The program.
+    pub program: Program,
+    /// What it printed on the first side.
+    pub left: Transcript,
+    /// And on the second.
+    pub right: Transcript,
+}
+
+/// Runs guests.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    /// The guest program: it calls [`super::guest::main`], and with [`UNDER_PAGEWARDEN`] runs itself traced.
+    pub guest: PathBuf,
+    /// A directory for the files that programs map, and for input and output.
+    pub directory: PathBuf,
+    /// How long one batch may take.
+    pub timeout: Duration,
+}
+
+impl Runner {
+    /// What each of `programs` prints on `side`. Where the guest ended early, the transcripts of the programs that it
+    /// did not reach are empty.
+    ///
+    /// # Errors
+    /// What the host says, and a guest that does not end in time.
+    pub fn run(&self, side: Side, programs: &[Program]) -> io::Result<Vec<Transcript>> {
+        let mut all = Vec::with_capacity(programs.len());
+        for batch in programs.chunks(BATCH) {
+            let text: String = batch.iter().map(Program::to_string).collect();
+            if text.len() > INPUT_ROOM {
+                return Err(io::Error::other("programs are too long"));
+            }
+            let printed = self.run_text(side, &text)?;
+            let mut transcripts = split(&printed);
+            transcripts.resize(batch.len(), Transcript::default());
+            all.append(&mut transcripts);
+        }
+        Ok(all)
+    }
+
+    /// Those of `programs` whose sides differ, each with its index.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn differences(&self, sides: [Side; 2], programs: &[Program]) -> io::Result<Vec<(usize, Difference)>> {
+        let [left, right] = [self.run(sides[0], programs)?, self.run(sides[1], programs)?];
+        let right = right.into_iter().zip(&left).zip(programs);
+        let right: Vec<Transcript> = right.map(|((right, left), program)| excused(program, left, right)).collect();
+        let both = programs.iter().zip(left.into_iter().zip(right)).enumerate();
+        Ok(both
+            .filter(|(_, (_, (left, right)))| left != right)
+            .map(|(index, (program, (left, right)))| (index, Difference { program: program.clone(), left, right }))
+            .collect())
+    }
+
+    fn run_text(&self, side: Side, text: &str) -> io::Result<String> {
+        let mut input = self.scratch("input")?;
+        input.write_all(text.as_bytes())?;
+        input.rewind()?;
+        let mut output = self.scratch("output")?;
+        let mut command = Command::new(&self.guest);
+        // The same arguments and environment on both sides: they lie on the guest's stack.
+        command.env_clear().current_dir(&self.directory).stdin(input).stdout(output.try_clone()?);
+        match side {
+            Side::Native => {
+                // SAFETY: personality(2) is one system call, allowed between fork and exec.
+                unsafe { command.pre_exec(fix_layout) };
+            }
+            Side::Traced => {
+                command.arg(UNDER_PAGEWARDEN);
+            }
+        }
+        let mut child = command.stderr(Stdio::inherit()).spawn()?;
+        let status = self.wait(&mut child)?;
+        output.rewind()?;
+        let mut printed = Vec::new();
+        output.read_to_end(&mut printed)?;
+        if printed.is_empty() && !status.success() {
+            return Err(io::Error::other(format!("the guest did not run: {status}")));
+        }
+        Ok(String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if start.elapsed() > self.timeout {
+                child.kill()?;
+                child.wait()?;
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the guest does not end"));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(3));
+        }
+    }
+
+    fn scratch(&self, name: &str) -> io::Result<File> {
+        File::options().read(true).write(true).create(true).truncate(true).open(Path::new(&self.directory).join(name))
+    }
+}
+
+/// `right` with what no manager can know taken from `left`: where mremap(2) is refused on both sides, the kernel may
+/// say `EFAULT` for a seam between regions that look alike, before it gets to a limit.
+fn excused(program: &Program, left: &Transcript, mut right: Transcript) -> Transcript {
+    for (kernel, ours) in left.lines.iter().zip(&mut right.lines) {
+        let refused = kernel.strip_suffix(" ! EFAULT").filter(|_| ours.ends_with("ENOMEM") || ours.ends_with("EAGAIN"));
+        let step = refused.and_then(|index| program.steps.get(index.parse::<usize>().ok()?));
+        if step.is_some_and(|step| step.call == Call::Mremap) {
+            ours.clone_from(kernel);
+        }
+    }
+    right
+}
+
+/// Takes the randomness out of the layout of what this process executes next.
+///
+/// # Errors
+/// What personality(2) says.
+pub fn fix_layout() -> io::Result<()> {
+    // SAFETY: changes how the next exec lays out its address space, nothing of the present one.
+    let old = unsafe { libc::personality(0xffff_ffff) };
+    let wanted = (old | libc::ADDR_NO_RANDOMIZE).cast_unsigned();
+    // SAFETY: as above.
+    if old < 0 || unsafe { libc::personality(wanted.into()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// What each program printed.
+fn split(printed: &str) -> Vec<Transcript> {
+    let mut all: Vec<Transcript> = Vec::new();
+    for line in printed.lines() {
+        if line.starts_with("program ") {
+            all.push(Transcript::default());
+        } else if let Some(last) = all.last_mut() {
+            last.push(
+                line.strip_prefix("end ").map_or(line, |end| end.split_once(' ').map_or(end, |(_, status)| status)),
+            );
+        }
+    }
+    all
+}
+
+impl Transcript {
+    /// Adds a line; a region that continues the one before it is merged into it.
+    pub(super) fn push(&mut self, line: &str) {
+        let merged = self.lines.last().and_then(|last| merge(last, line));
+        match (merged, self.lines.last_mut()) {
+            (Some(merged), Some(last)) => *last = merged,
+            _ => self.lines.push(line.to_owned()),
+        }
+    }
+}
+
+/// One line for two neighbouring regions, if they are equal.
+fn merge(first: &str, second: &str) -> Option<String> {
+    let [first, second] = [region(first)?, region(second)?];
+    let has_offsets = first.name.starts_with('/');
+    let continues =
+        if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
+    let equal =
+        first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
+    let MapLine { start, perms, offset, name, .. } = first;
+    equal.then(|| format!("map {start:x}-{:x} {perms} {offset:x} {name}", second.end))
+}
+
+pub(super) fn region(line: &str) -> Option<MapLine<'_>> {
+    let words = line.strip_prefix("map ")?;
+    let (bounds, rest) = words.split_once(' ')?;
+    let (perms, rest) = rest.split_once(' ')?;
+    let (offset, name) = rest.split_once(' ').unwrap_or((rest, ""));
+    let (start, end) = bounds.split_once('-')?;
+    let hex = |digits| u64::from_str_radix(digits, 16).ok();
+    Some(MapLine { start: hex(start)?, end: hex(end)?, perms, offset: hex(offset)?, name })
+}
+
+impl fmt::Display for Difference {
+    /// The steps with what both sides answered, and the lines of states that differ: `-` only the first side, `+`
+    /// only the second.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, step) in self.program.steps.iter().enumerate() {
+            writeln!(f, "  step {index}: {step}")?;
+        }
+        for (mark, line) in self.aligned() {
+            let answer = line.starts_with(|first: char| first.is_ascii_digit()) || line.starts_with("child");
+            if mark != ' ' || answer {
+                writeln!(f, "{mark} {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Difference {
+    /// The call that differs first and how, without values, so that differences with one cause have one name.
+    pub fn kind(&self) -> String {
+        let end = String::new();
+        let longest = self.left.lines.len().max(self.right.lines.len());
+        let at = |side: &Transcript, index: usize| side.lines.get(index).unwrap_or(&end).clone();
+        let first = (0..longest).map(|index| (at(&self.left, index), at(&self.right, index)));
+        let Some((left, right)) = first.into_iter().find(|(left, right)| left != right) else { return String::new() };
+        let step = left.split(' ').next().and_then(|index| index.parse::<usize>().ok());
+        match step.and_then(|index| self.program.steps.get(index)) {
+            Some(step) => format!("{} {} / {}", step.call.name(), answer(&left), answer(&right)),
+            None => format!("state {} / {}", word(&left), word(&right)),
+        }
+    }
+
+    /// The lines of both sides, aligned by their longest common subsequence.
+    fn aligned(&self) -> Vec<(char, &str)> {
+        let (left, right) = (&self.left.lines, &self.right.lines);
+        let width = right.len() + 1;
+        let mut longest = vec![0_u32; (left.len() + 1) * width];
+        for i in (0..left.len()).rev() {
+            for j in (0..right.len()).rev() {
+                longest[i * width + j] = if left[i] == right[j] {
+                    longest[(i + 1) * width + j + 1] + 1
+                } else {
+                    longest[(i + 1) * width + j].max(longest[i * width + j + 1])
+                };
+            }
+        }
+        let (mut i, mut j) = (0, 0);
+        let mut lines = Vec::new();
+        while i < left.len() || j < right.len() {
+            if i < left.len() && j < right.len() && left[i] == right[j] {
+                lines.push((' ', left[i].as_str()));
+                (i, j) = (i + 1, j + 1);
+            } else if j == right.len() || i < left.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1] {
+                lines.push(('-', left[i].as_str()));
+                i += 1;
+            } else {
+                lines.push(('+', right[j].as_str()));
+                j += 1;
+            }
+        }
+        lines
+    }
+}
+
+/// What a step's line tells, without values and addresses.
+fn answer(line: &str) -> String {
+    let words = line.split(' ').skip(1).filter(|word| !word.starts_with("0x") && *word != "at");
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What a line of the state is about.
+fn word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript(lines: &[&str]) -> Transcript {
+        let mut transcript = Transcript::default();
+        lines.iter().for_each(|line| transcript.push(line));
+        transcript
+    }
+
+    #[test]
+    fn equal_neighbours_are_merged() {
+        let whole = transcript(&["map 1000-4000 rw-p 0 ", "map 4000-7000 rw-s 2000 /memfd:x (deleted)"]);
+        let parts = ["map 1000-2000 rw-p 0 ", "map 2000-4000 rw-p 0 ", "map 4000-5000 rw-s 2000 /memfd:x (deleted)"];
+        let mut split = transcript(&parts);
+        assert_ne!(split, whole);
+        split.push("map 5000-7000 rw-s 3000 /memfd:x (deleted)");
+        assert_eq!(split, whole);
+        for other in ["map 7000-8000 rw-s 6000 /memfd:x (deleted)", "map 8000-9000 rw-s 5000 /memfd:x (deleted)"] {
+            let mut longer = whole.clone();
+            longer.push(other);
+            assert_eq!(longer.lines.len(), 3, "{other}");
+        }
+    }
+
+    #[test]
+    fn output_is_split_by_program() {
+        let printed = "program 0\n0 = 0x1\nend 0 0x0\nprogram 1\n0 ! EINVAL\n";
+        let expected = [transcript(&["0 = 0x1", "0x0"]), transcript(&["0 ! EINVAL"])];
+        assert_eq!(split(printed), expected);
+    }
+
+    #[test]
+    fn differences_have_kinds() {
+        let program = Program { steps: vec![crate::oracle::Step::new(Call::Brk, &[])] };
+        let kind = |left: &[&str], right: &[&str]| {
+            Difference { program: program.clone(), left: transcript(left), right: transcript(right) }.kind()
+        };
+        assert_eq!(kind(&["0 = 0x5"], &["0 = 0x6"]), "brk = / =");
+        assert_eq!(kind(&["0 = 0x5"], &["0 ! ENOMEM"]), "brk = / ! ENOMEM");
+        assert_eq!(kind(&["0 = 0x5", "map 1-2 r"], &["0 = 0x5"]), "state map / ");
+    }
+
+    #[test]
+    fn a_difference_is_shown() {
+        let left = transcript(&["0 = 0x0", "map 1000-2000 rw-p 0 ", "break = 0x9", "0x0"]);
+        let right = transcript(&["0 ! ENOMEM", "map 1000-2000 rw-p 0 ", "break = 0x9", "0x0"]);
+        let shown = Difference { program: Program::default(), left, right }.to_string();
+        assert_eq!(shown, "- 0 = 0x0\n+ 0 ! ENOMEM\n  0x0\n");
+    }
+}

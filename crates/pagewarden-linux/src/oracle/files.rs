@@ -1,0 +1,98 @@
+//! The descriptors and the segment that programs map, with the same contents at the start of each.
+
+use std::ffi::CStr;
+use std::io;
+
+use super::guard::SEGMENT_PAGES;
+use super::program::{FileKind, PAGE};
+
+/// The regular file, in the working directory.
+const FILE: &CStr = c"oracle.file";
+/// Bytes of each file: not a whole number of pages.
+pub(super) const FILE_BYTES: usize = 10 * 4096 + 100;
+/// A descriptor number that is never open.
+const CLOSED: u64 = 987;
+
+/// What programs map.
+#[derive(Debug)]
+pub(super) struct Files {
+    descriptors: [libc::c_int; 7],
+    pub(super) segment: u64,
+    attached: *mut u8,
+    pattern: Vec<u8>,
+}
+
+impl Files {
+    /// Opens everything; the regular file is made in the working directory.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn open() -> io::Result<Self> {
+        let read_write = open(FILE, libc::O_RDWR | libc::O_CREAT)?;
+        let read_only = open(FILE, libc::O_RDONLY)?;
+        let write_only = open(FILE, libc::O_WRONLY)?;
+        // SAFETY: the name is a C string.
+        let memfd = check(unsafe { libc::memfd_create(c"oracle".as_ptr(), libc::MFD_CLOEXEC) })?;
+        let zero = open(c"/dev/zero", libc::O_RDWR)?;
+        let directory = open(c".", libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let mut pipe = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        check(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) })?;
+        let (segment, attached) = attach_segment()?;
+        let descriptors = [read_write, read_only, write_only, memfd, zero, directory, pipe[0]];
+        #[expect(clippy::cast_possible_truncation, reason = "a pattern of bytes, any will do but zero")]
+        let pattern = (0..FILE_BYTES).map(|at| (at / 4096 * 7 + at % 251) as u8 | 1).collect();
+        Ok(Self { descriptors, segment, attached, pattern })
+    }
+
+    /// Gives every file and the segment its contents.
+    pub(super) fn reset(&self) {
+        for descriptor in [self.descriptors[0], self.descriptors[3]] {
+            // SAFETY: a descriptor of ours; nothing of it is mapped yet.
+            unsafe { libc::ftruncate(descriptor, 0) };
+            // SAFETY: the pointer and the length are the pattern's.
+            unsafe { libc::pwrite(descriptor, self.pattern.as_ptr().cast(), self.pattern.len(), 0) };
+        }
+        // SAFETY: the segment is attached there, is this long, and no reference to it exists.
+        unsafe { self.attached.write_bytes(0x5a, usize::try_from(SEGMENT_PAGES * PAGE).unwrap_or(0)) };
+    }
+
+    /// What a program passes for `kind`.
+    pub(super) fn descriptor(&self, kind: FileKind) -> u64 {
+        let index = match kind {
+            FileKind::None => return u64::MAX,
+            FileKind::Closed => return CLOSED,
+            FileKind::ReadWrite => 0,
+            FileKind::ReadOnly => 1,
+            FileKind::WriteOnly => 2,
+            FileKind::Memfd => 3,
+            FileKind::Zero => 4,
+            FileKind::Directory => 5,
+            FileKind::Pipe => 6,
+        };
+        u64::from(self.descriptors[index].cast_unsigned())
+    }
+}
+
+fn open(path: &CStr, flags: libc::c_int) -> io::Result<libc::c_int> {
+    // SAFETY: the path is a C string.
+    check(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o600) })
+}
+
+/// A segment that goes when its last user does, and where it is attached.
+fn attach_segment() -> io::Result<(u64, *mut u8)> {
+    let bytes = usize::try_from(SEGMENT_PAGES * PAGE).unwrap_or(0);
+    // SAFETY: makes a segment; touches no memory.
+    let id = check(unsafe { libc::shmget(libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | 0o600) })?;
+    // SAFETY: the kernel chooses a free place.
+    let attached = unsafe { libc::shmat(id, std::ptr::null(), 0) };
+    let failed = attached.addr() == usize::MAX;
+    let error = io::Error::last_os_error();
+    // SAFETY: removal needs no buffer.
+    check(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) })?;
+    if failed { Err(error) } else { Ok((u64::from(id.cast_unsigned()), attached.cast())) }
+}
+
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}

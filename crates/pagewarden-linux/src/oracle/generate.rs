@@ -1,0 +1,553 @@
+//! Programs from a seed: the same seed gives the same program, on every machine.
+//!
+//! Uniform arguments would nearly all be refused at once. So addresses are drawn close to the edges that earlier
+//! steps have made, lengths mostly reach from edge to edge, and flag words are mostly sensible with now and then
+//! a bit too many.
+
+use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, Program, Step, WINDOW, WINDOW_PAGES};
+
+/// The splitmix64 sequence.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// The sequence of `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub const fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// A number below `bound`, which is not zero.
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound
+    }
+
+    /// True in `percent` of all cases.
+    pub const fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of `choices`, which is not empty.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        let index = self.below(choices.len() as u64);
+        choices[usize::try_from(index).unwrap_or(0)]
+    }
+
+    /// One of `choices` by weight; some weight is not zero.
+    pub fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
+        let mut left = self.below(choices.iter().map(|(weight, _)| weight).sum());
+        for &(weight, choice) in choices {
+            if left < weight {
+                return choice;
+            }
+            left -= weight;
+        }
+        choices[0].1
+    }
+}
+
+const CALLS: &[(u64, Call)] = &[
+    (230, Call::Mmap),
+    (70, Call::Munmap),
+    (110, Call::Mprotect),
+    (110, Call::Mremap),
+    (50, Call::Brk),
+    (100, Call::Madvise),
+    (25, Call::Mlock),
+    (20, Call::Mlock2),
+    (20, Call::Munlock),
+    (4, Call::Mlockall),
+    (4, Call::Munlockall),
+    (15, Call::Msync),
+    (20, Call::Mincore),
+    (8, Call::NameAnonymous),
+    (20, Call::Shmat),
+    (15, Call::Shmdt),
+    (10, Call::Limit),
+    (70, Call::Write),
+    (40, Call::Read),
+    (15, Call::State),
+    (10, Call::Fork),
+];
+
+/// Addresses where something changes, or beyond everything.
+const ODD_ADDRESSES: &[u64] = &[
+    0,
+    1,
+    0xfff,
+    0x1000,
+    0x8000,
+    0xffff,
+    0x1_0000,
+    0x1_1000,
+    0x4000_0000,
+    0x7fff_f000,
+    0x8000_0000,
+    0xffff_f000,
+    0x1_0000_0000,
+    WINDOW - PAGE,
+    0x7fff_ffff_e000,
+    0x7fff_ffff_f000,
+    0x8000_0000_0000,
+    0xffff_8000_0000_0000,
+    1 << 63,
+    0xffff_ffff_ff60_0000,
+    !0xfff,
+    u64::MAX,
+];
+
+const ODD_LENGTHS: &[u64] = &[
+    1,
+    0xfff,
+    0x1001,
+    1 << 30,
+    1 << 32,
+    1 << 36,
+    1 << 40,
+    1 << 45,
+    1 << 46,
+    (1 << 47) - 0x1000,
+    1 << 47,
+    (1 << 47) + 0x1000,
+    1 << 56,
+    1 << 63,
+    !0xffe,
+    !0xfff,
+    !0x1fff,
+    u64::MAX,
+];
+
+const HUGE: u64 = 0x20_0000;
+
+/// `MAP_HUGETLB`.
+const HUGE_TLB: u64 = 0x4_0000;
+/// `MAP_NORESERVE`.
+const NO_RESERVE: u64 = 0x4000;
+
+struct Generator {
+    rng: Rng,
+    /// Page indexes in the window at which something has been made to begin or end.
+    edges: Vec<u64>,
+    /// Ranges of pages in the window that a step has asked to be mapped.
+    mapped: Vec<(u64, u64)>,
+    /// Steps whose answer may be an address.
+    answers: Vec<u16>,
+    next: u16,
+}
+
+/// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
+pub fn generate(seed: u64, steps: usize) -> Program {
+    let mut generator =
+        Generator { rng: Rng::new(seed), edges: vec![0, 16, 24], mapped: Vec::new(), answers: Vec::new(), next: 0 };
+    let mut program = Program::default();
+    let steps = steps.clamp(2, MAX_STEPS);
+    if generator.rng.chance(25) {
+        program.steps.push(Step::new(Call::DropCapabilities, &[]));
+        generator.next = 1;
+    }
+    while program.steps.len() + 1 < steps {
+        program.steps.push(generator.step());
+        generator.next += 1;
+    }
+    program.steps.push(Step::new(Call::State, &[]));
+    program
+}
+
+impl Generator {
+    fn step(&mut self) -> Step {
+        let call = self.rng.weighted(CALLS);
+        match call {
+            Call::Mmap => self.mmap(),
+            Call::Mremap => self.mremap(),
+            Call::Shmat => self.shmat(),
+            Call::Brk => self.brk(),
+            Call::Mlockall => {
+                let flags = self.rng.weighted(&[(30, 1), (20, 2), (20, 3), (10, 4), (10, 5), (10, 6), (5, 0), (5, 8)]);
+                Step::new(call, &[Arg::Value(flags)])
+            }
+            Call::Limit => {
+                let resource = self.rng.pick(&[libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK]);
+                let small = self.rng.below(16) * PAGE;
+                let some = self.rng.below(64) << 20;
+                let bytes = self.rng.weighted(&[(10, 0), (20, small), (50, some), (5, 0x7ff), (15, u64::MAX)]);
+                Step::new(call, &[Arg::Value(u64::from(resource)), Arg::Value(bytes)])
+            }
+            Call::Write => {
+                let byte = 1 + self.rng.below(255);
+                let addr = self.touched();
+                Step::new(call, &[addr, Arg::Value(byte)])
+            }
+            Call::Read => Step::new(call, &[self.touched()]),
+            Call::Shmdt => Step::new(call, &[self.attached()]),
+            Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
+            Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
+            _ => self.over_range(call),
+        }
+    }
+
+    /// A call over a range, with at most one more word.
+    fn over_range(&mut self, call: Call) -> Step {
+        let (addr, len) = self.range();
+        let word = match call {
+            Call::Mprotect => {
+                let prot = self.prot();
+                self.note(addr, len);
+                self.rng.weighted(&[(90, prot), (5, prot | 0x100_0000), (4, prot | 0x200_0000), (1, prot | 0x300_0000)])
+            }
+            Call::Madvise => self.advice(),
+            Call::Mlock2 => self.rng.weighted(&[(45, 0), (50, 1), (5, 2)]),
+            Call::Msync => self.rng.weighted(&[(30, 1), (10, 4), (20, 2), (10, 3), (10, 5), (10, 6), (5, 0), (5, 8)]),
+            _ => 0,
+        };
+        if call == Call::Munmap {
+            self.note(addr, len);
+        }
+        Step::new(call, &[addr, Arg::Value(len), Arg::Value(word)])
+    }
+
+    fn mmap(&mut self) -> Step {
+        if self.rng.chance(25) {
+            return self.plain_mmap();
+        }
+        let anonymous = self.rng.chance(65);
+        let placement = self.rng.weighted(&[(55, 0x10), (12, 0x10_0000), (2, 0x10_0010), (31, 0)]);
+        let addr = if placement == 0 && self.rng.chance(60) { Arg::Value(0) } else { self.place() };
+        let len = self.length(addr);
+        let kind = self.rng.weighted(&[(60, 2), (25, 1), (6, 3), (4, 8), (1, 0), (1, 4), (1, 7), (1, 0xa), (1, 0xf)]);
+        let mut flags = kind | placement;
+        if anonymous {
+            flags |= 0x20;
+        }
+        flags |= self.map_extras();
+        let file = if anonymous && self.rng.chance(90) { FileKind::None } else { self.file() };
+        let offset = self.offset(if anonymous { 95 } else { 50 });
+        let prot = self.prot();
+        if placement == 0 {
+            self.answers.push(self.next);
+        } else {
+            self.note(addr, len);
+            self.note_mapped(addr, len);
+        }
+        let words = [addr, Arg::Value(len), Arg::Value(prot), Arg::Value(flags), Arg::File(file), Arg::Value(offset)];
+        Step::new(Call::Mmap, &words)
+    }
+
+    /// What programs mostly do: a few private anonymous pages.
+    fn plain_mmap(&mut self) -> Step {
+        let pages = 1 + self.rng.below(12);
+        let start = self.rng.below(48);
+        let (addr, len) = (window(start * PAGE), pages * PAGE);
+        self.note(addr, len);
+        self.note_mapped(addr, len);
+        let words = [addr, Arg::Value(len), Arg::Value(3), Arg::Value(0x32), Arg::File(FileKind::None)];
+        Step::new(Call::Mmap, &words)
+    }
+
+    /// Bits of mmap's flag word that are neither type nor placement: mostly none.
+    fn map_extras(&mut self) -> u64 {
+        let mut flags = 0;
+        while self.rng.chance(28) {
+            flags |= self.rng.weighted(&[
+                (10, 0x40),
+                (4, 0x80),
+                (18, 0x100),
+                (4, 0x800),
+                (4, 0x1000),
+                (10, 0x2000),
+                (14, 0x4000),
+                (14, 0x8000),
+                (6, 0x1_0000),
+                (10, 0x2_0000),
+                (3, 0x4_0000),
+                (3, 0x5404_0000),
+                (5, 0x8_0000),
+                (3, 0x400_0000),
+                (2, 0x200_0000),
+                (2, 1 << 31),
+                (2, 1 << 40),
+            ]);
+        }
+        // Linux lets the touch of a huge page fail that was never reserved; we refuse the mapping. See docs/linux.md.
+        if flags & HUGE_TLB != 0 { flags & !NO_RESERVE } else { flags }
+    }
+
+    fn mremap(&mut self) -> Step {
+        let (addr, len) = self.range();
+        let old = if self.rng.chance(8) { 0 } else { len };
+        let new = match self.rng.below(10) {
+            0..=1 => old,
+            2..=4 => old.wrapping_add((1 + self.rng.below(4)) * PAGE),
+            5..=6 => old.saturating_sub((1 + self.rng.below(3)) * PAGE),
+            _ => self.length(addr),
+        };
+        let new = if self.rng.chance(25) { old } else { new };
+        let flags =
+            self.rng.weighted(&[(25, 0), (35, 1), (22, 3), (8, 5), (5, 7), (1, 2), (1, 4), (1, 6), (1, 8), (1, 11)]);
+        let target = if flags & 6 == 0 { Arg::Value(0) } else { self.place() };
+        if flags & 2 == 0 && flags & 1 != 0 {
+            self.answers.push(self.next);
+        }
+        self.note(addr, old);
+        if flags & 2 != 0 {
+            self.note(target, new);
+            self.note_mapped(target, new);
+        }
+        Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
+    }
+
+    fn shmat(&mut self) -> Step {
+        let addr = if self.rng.chance(40) { Arg::Value(0) } else { self.place() };
+        // SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC and a bit without a meaning.
+        let mut flags = 0;
+        while self.rng.chance(40) {
+            flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
+        }
+        if addr == Arg::Value(0) {
+            self.answers.push(self.next);
+        } else {
+            self.note(addr, 8 * PAGE);
+            self.note_mapped(addr, 8 * PAGE);
+        }
+        Step::new(Call::Shmat, &[addr, Arg::Value(flags)])
+    }
+
+    fn brk(&mut self) -> Step {
+        let most = 1 + self.rng.below(16);
+        let pages = self.signed_pages(most);
+        let bytes = pages.wrapping_add_unsigned(self.rng.below(PAGE));
+        let big = 1 << (21 + self.rng.below(22));
+        self.answers.push(self.next);
+        let odd = Arg::Value(self.rng.pick(ODD_ADDRESSES));
+        let choices = [
+            (50, Arg::At(Base::Break, pages)),
+            (15, Arg::At(Base::Break, bytes)),
+            (10, Arg::At(Base::Break, 0)),
+            (8, Arg::At(Base::Break, big)),
+            (7, Arg::Value(0)),
+            (10, odd),
+        ];
+        Step::new(Call::Brk, &[self.rng.weighted(&choices)])
+    }
+
+    fn signed_pages(&mut self, most: u64) -> i64 {
+        let pages = i64::try_from(self.rng.below(most + 1) * PAGE).unwrap_or(0);
+        if self.rng.chance(40) { -pages } else { pages }
+    }
+
+    fn advice(&mut self) -> u64 {
+        let known = self.rng.below(26);
+        let unknown = 26 + self.rng.below(5);
+        let special = 100 + self.rng.below(4);
+        let negative = (-1_i64).cast_unsigned();
+        let guard = 102 + self.rng.below(2);
+        self.rng.weighted(&[
+            (50, known),
+            (25, 4),
+            (5, unknown),
+            (4, special),
+            (12, guard),
+            (2, negative),
+            (2, 0x1_0000_0004),
+        ])
+    }
+
+    fn prot(&mut self) -> u64 {
+        let odd = 1 << self.rng.below(40);
+        let plain = self.rng.below(8);
+        self.rng.weighted(&[(50, 3), (18, 1), (12, 0), (14, plain), (2, 8 | plain), (2, 3 | odd), (2, 0x10 | plain)])
+    }
+
+    fn file(&mut self) -> FileKind {
+        self.rng.weighted(&[
+            (25, FileKind::ReadWrite),
+            (18, FileKind::ReadOnly),
+            (6, FileKind::WriteOnly),
+            (28, FileKind::Memfd),
+            (10, FileKind::Zero),
+            (3, FileKind::Directory),
+            (3, FileKind::Pipe),
+            (3, FileKind::Closed),
+            (4, FileKind::None),
+        ])
+    }
+
+    /// A file offset: zero by this weight.
+    fn offset(&mut self, zero: u64) -> u64 {
+        let pages = self.rng.below(20) * PAGE;
+        let odd = self.rng.pick(&[1, 0x800, 1 << 32, 1 << 44, (1 << 63) - 0x1000, 1 << 63, !0xfff, !0x1fff, u64::MAX]);
+        self.rng.weighted(&[(zero, 0), (30, pages), (5, odd)])
+    }
+
+    /// An address for a call: close to an edge, mostly.
+    fn place(&mut self) -> Arg {
+        let place = match self.rng.below(100) {
+            0..60 => self.near_edge(),
+            60..75 => Arg::At(Base::Window, self.window_delta(48)),
+            75..79 => Arg::At(Base::Window, self.window_delta(WINDOW_PAGES)),
+            79..91 => match self.answers.len() {
+                0 => self.near_edge(),
+                _ => Arg::At(Base::Answer(self.rng.pick(&self.answers)), self.signed_pages(4).max(-8192)),
+            },
+            91..94 => Arg::At(Base::Break, self.signed_pages(8)),
+            94..96 => self.huge_boundary(),
+            _ => Arg::Value(self.rng.pick(ODD_ADDRESSES)),
+        };
+        match place {
+            Arg::At(base, delta) if self.rng.chance(4) => Arg::At(base, delta + self.rng.pick(&[1, 0x800, 0xfff])),
+            place => place,
+        }
+    }
+
+    /// An address to touch: as for calls, and anywhere in the page.
+    fn touched(&mut self) -> Arg {
+        match self.range().0 {
+            Arg::At(base, delta) => Arg::At(base, delta + self.rng.pick(&[0, 0, 8, 0xff8, 0xfff])),
+            place => place,
+        }
+    }
+
+    fn near_edge(&mut self) -> Arg {
+        let edge = self.rng.pick(&self.edges);
+        let shift = self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);
+        let page = (edge + shift).saturating_sub(1).min(WINDOW_PAGES);
+        window(page * PAGE)
+    }
+
+    fn huge_boundary(&mut self) -> Arg {
+        let delta = self.rng.below(WINDOW_PAGES * PAGE / HUGE) * HUGE;
+        window(delta)
+    }
+
+    fn window_delta(&mut self, pages: u64) -> i64 {
+        i64::try_from(self.rng.below(pages) * PAGE).unwrap_or(0)
+    }
+
+    /// A range for a call on what is mapped: mostly within one that was mapped, from edge to edge.
+    fn range(&mut self) -> (Arg, u64) {
+        if self.mapped.is_empty() || self.rng.chance(40) {
+            let addr = self.place();
+            return (addr, self.length(addr));
+        }
+        let (start, end) = self.rng.pick(&self.mapped);
+        let pages = end - start;
+        let skip = if self.rng.chance(55) { 0 } else { self.rng.below(pages.min(16)) };
+        let rest = pages - skip;
+        let some = 1 + self.rng.below(rest.min(8));
+        let len = self.rng.weighted(&[(40, rest), (40, some), (8, rest + 1), (6, rest - 1), (6, rest + 8)]);
+        let bytes = if self.rng.chance(5) { 1 + self.rng.below(PAGE - 1) } else { 0 };
+        (window((start + skip) * PAGE), len * PAGE + bytes)
+    }
+
+    /// Where a segment may have been attached.
+    fn attached(&mut self) -> Arg {
+        if self.answers.is_empty() || self.rng.chance(50) {
+            return self.range().0;
+        }
+        Arg::At(Base::Answer(self.rng.pick(&self.answers)), 0)
+    }
+
+    /// A length for a range from `addr` on.
+    fn length(&mut self, addr: Arg) -> u64 {
+        let small = (1 + self.rng.below(8)) * PAGE;
+        match self.rng.below(100) {
+            0..50 => small,
+            50..72 => self.up_to_edge(addr).unwrap_or(small),
+            72..78 => (1 + self.rng.below(64)) * PAGE,
+            78..84 => (1 + self.rng.below(3)) * HUGE + self.rng.pick(&[0, 0, PAGE, HUGE - PAGE]),
+            84..86 => WINDOW_PAGES * PAGE,
+            86..89 => 0,
+            89..94 => small - self.rng.pick(&[1, 0x800, 0xfff]),
+            _ => self.rng.pick(ODD_LENGTHS),
+        }
+    }
+
+    /// From `addr` to some later edge, or a page beside it.
+    fn up_to_edge(&mut self, addr: Arg) -> Option<u64> {
+        let Arg::At(Base::Window, delta) = addr else { return None };
+        let start = u64::try_from(delta).ok()? / PAGE;
+        let edge = self.rng.pick(&self.edges) + self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);
+        let pages = edge.checked_sub(start + 1)?;
+        (pages > 0).then_some(pages * PAGE)
+    }
+
+    /// Remembers that a range may be mapped now.
+    fn note_mapped(&mut self, addr: Arg, len: u64) {
+        let Arg::At(Base::Window, delta) = addr else { return };
+        let (Ok(start), Some(end)) = (u64::try_from(delta), addr_end(delta, len)) else { return };
+        let (start, end) = (start / PAGE, end / PAGE);
+        if start < end && end <= WINDOW_PAGES {
+            self.mapped.push((start, end));
+        }
+        if self.mapped.len() > 10 {
+            self.mapped.remove(0);
+        }
+    }
+
+    /// Remembers the edges of a range.
+    fn note(&mut self, addr: Arg, len: u64) {
+        let Arg::At(Base::Window, delta) = addr else { return };
+        let Ok(start) = u64::try_from(delta) else { return };
+        for edge in [Some(start), start.checked_add(len)].into_iter().flatten() {
+            if edge / PAGE <= WINDOW_PAGES {
+                self.edges.push(edge.div_ceil(PAGE));
+            }
+        }
+        if self.edges.len() > 24 {
+            self.edges.drain(..self.edges.len() - 24);
+        }
+    }
+}
+
+/// An address in the window.
+fn window(bytes: u64) -> Arg {
+    Arg::At(Base::Window, i64::try_from(bytes).unwrap_or(0))
+}
+
+/// Where `len` bytes from `delta` on end, in whole pages.
+fn addr_end(delta: i64, len: u64) -> Option<u64> {
+    u64::try_from(delta).ok()?.checked_add(len)?.checked_next_multiple_of(PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_program() {
+        assert_eq!(generate(7, 40), generate(7, 40));
+        assert_ne!(generate(7, 40), generate(8, 40));
+    }
+
+    #[test]
+    fn every_call_and_file_occurs() {
+        let programs: Vec<Program> = (0..300).map(|seed| generate(seed, 40)).collect();
+        let steps = || programs.iter().flat_map(|program| &program.steps);
+        for call in Call::ALL {
+            assert!(steps().any(|step| step.call == *call), "{} never occurs", call.name());
+        }
+        for kind in FileKind::ALL {
+            assert!(steps().any(|step| step.args[4] == Arg::File(*kind)), "{} never occurs", kind.name());
+        }
+    }
+
+    #[test]
+    fn answers_come_from_earlier_steps() {
+        for seed in 0..300 {
+            for (index, step) in generate(seed, 40).steps.iter().enumerate() {
+                for arg in step.args {
+                    if let Arg::At(Base::Answer(of), _) = arg {
+                        assert!(usize::from(of) < index);
+                    }
+                }
+            }
+        }
+    }
+}

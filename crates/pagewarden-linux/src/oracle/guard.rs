@@ -1,0 +1,188 @@
+//! Which calls the interpreter must not make: those that would change its own memory, poison real frames, or
+//! make more memory resident than a test may.
+//!
+//! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
+//! the time or on the load of the machine, so that both runs leave out the same steps.
+
+use super::program::{Call, PAGE};
+
+/// More than this is not populated.
+const LARGE: u64 = 8 << 20;
+/// No kernel maps beyond this for a process, with four levels of page tables or five.
+const BEYOND_ALL: u128 = 1 << 56;
+/// How far the stack might grow.
+const STACK_ROOM: u64 = 16 << 20;
+/// Pages of the prepared System V segment.
+pub(super) const SEGMENT_PAGES: u64 = 8;
+
+/// The interpreter's own memory, and what the program has done that bears on later calls.
+#[derive(Debug)]
+pub(super) struct Guard {
+    own: Vec<(u64, u64)>,
+    heap: (u64, u64),
+    /// Something large is mapped.
+    large: bool,
+    /// Something is locked, or will be.
+    locking: bool,
+}
+
+impl Guard {
+    /// A guard that knows of no memory; it has room for `regions` of them.
+    pub(super) fn new(regions: usize) -> Self {
+        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false }
+    }
+
+    /// Adds a region of the interpreter, under the name that the kernel gives it. Does nothing beyond the room
+    /// that there is; returns whether there was.
+    pub(super) fn add(&mut self, (start, end): (u64, u64), name: &str) -> bool {
+        let start = if name == "[stack]" { start.saturating_sub(STACK_ROOM) } else { start };
+        if name == "[heap]" {
+            self.heap = (start, end);
+        }
+        let room = self.own.len() < self.own.capacity();
+        if room {
+            self.own.push((start, end));
+        }
+        room
+    }
+
+    /// Whether the page at `page` is the interpreter's.
+    pub(super) fn owns(&self, page: u64) -> bool {
+        self.hits(page, 1)
+    }
+
+    /// Whether `call` may be made.
+    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, _]: [u64; 6]) -> bool {
+        match call {
+            Call::Mmap => self.allows_mmap(a, b, d),
+            Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
+            Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mremap => self.allows_mremap([a, b, c, d, e]),
+            Call::Brk => self.allows_brk(a),
+            Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
+            Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
+            Call::Mlockall => !self.large,
+            Call::Mincore => b <= LARGE,
+            Call::Shmat => !(remaps(b) && self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE)),
+            Call::Shmdt => !self.hits(a, SEGMENT_PAGES * PAGE),
+            Call::Write | Call::Read => !self.hits(a, 1),
+            Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
+            Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
+        }
+    }
+
+    /// Takes note of a call that was made.
+    pub(super) fn made(&mut self, call: Call, [a, b, c, d, ..]: [u64; 6]) {
+        match call {
+            Call::Mmap => {
+                self.large |= is_large(b);
+                self.locking |= d & libc::MAP_LOCKED.cast_unsigned() as u64 != 0;
+            }
+            Call::Mremap => self.large |= is_large(c),
+            Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
+            Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
+            Call::Munlockall => self.locking = false,
+            _ => {}
+        }
+    }
+
+    fn allows_mmap(&self, addr: u64, len: u64, flags: u64) -> bool {
+        let populates = self.locking || flags & (libc::MAP_POPULATE | libc::MAP_LOCKED).cast_unsigned() as u64 != 0;
+        let fixed = flags & libc::MAP_FIXED.cast_unsigned() as u64 != 0;
+        !(is_large(len) && populates || fixed && self.hits_below(BEYOND_ALL, addr, len))
+    }
+
+    fn allows_mremap(&self, [addr, old_len, new_len, flags, new_addr]: [u64; 5]) -> bool {
+        let moves_there = flags & libc::MREMAP_FIXED.cast_unsigned() as u64 != 0;
+        !(self.hits_below(BEYOND_ALL, addr, old_len.max(1))
+            || moves_there && self.hits_below(BEYOND_ALL, new_addr, new_len.max(1))
+            || self.locking && is_large(new_len))
+    }
+
+    fn allows_brk(&self, addr: u64) -> bool {
+        let (start, end) = self.heap;
+        !((start..end).contains(&addr) || self.locking && is_large(addr.saturating_sub(end)))
+    }
+
+    fn allows_advice(&self, addr: u64, len: u64, advice: u64) -> bool {
+        match advice {
+            // MADV_HWPOISON and MADV_SOFT_OFFLINE: only where they are refused.
+            100 | 101 => len == 0 || !addr.is_multiple_of(PAGE),
+            // MADV_POPULATE_READ and MADV_POPULATE_WRITE.
+            22 | 23 => !self.large || len <= LARGE,
+            _ => true,
+        }
+    }
+
+    /// Whether a call on a range touches the interpreter's memory: advice and rights are given to what is there,
+    /// whatever the length, unless the end overflows.
+    fn hits(&self, addr: u64, len: u64) -> bool {
+        self.hits_below(1 << 64, addr, len)
+    }
+
+    /// The same for a call that Linux refuses whole when its range ends beyond `limit`.
+    fn hits_below(&self, limit: u128, addr: u64, len: u64) -> bool {
+        let start = addr & !(PAGE - 1);
+        let end = (u128::from(addr) + u128::from(len)).next_multiple_of(u128::from(PAGE));
+        end <= limit && self.own.iter().any(|&(own_start, own_end)| start < own_end && u128::from(own_start) < end)
+    }
+}
+
+/// Whether something of `len` bytes is possible and too large to be populated.
+fn is_large(len: u64) -> bool {
+    len > LARGE && u128::from(len) <= BEYOND_ALL
+}
+
+/// Whether shmat(2) with `flags` replaces what is there.
+fn remaps(flags: u64) -> bool {
+    flags & libc::SHM_REMAP.cast_unsigned() as u64 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        let mut guard = Guard::new(4);
+        assert!(guard.add((0x40_0000, 0x50_0000), ""));
+        assert!(guard.add((0x60_0000, 0x70_0000), "[heap]"));
+        guard
+    }
+
+    #[test]
+    fn own_memory_is_left_alone() {
+        let guard = guard();
+        for call in [Call::Munmap, Call::Mprotect, Call::Madvise, Call::Mremap, Call::Write, Call::Shmdt] {
+            assert!(!guard.allows(call, [0x40_0000, PAGE, 4, 1, 0, 0]), "{call:?}");
+        }
+        assert!(!guard.allows(Call::Munmap, [0x3f_f000, PAGE + 1, 0, 0, 0, 0]));
+        assert!(guard.allows(Call::Munmap, [0x3f_f000, PAGE, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Munmap, [0x1000, 1 << 40, 0, 0, 0, 0]));
+        assert!(guard.allows(Call::Munmap, [0x1000, 1 << 60, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Madvise, [0x1000, 1 << 60, 4, 0, 0, 0]));
+        assert!(guard.allows(Call::Madvise, [0x1000, u64::MAX, 4, 0, 0, 0]));
+        assert!(!guard.allows(Call::Mmap, [0x40_0000, PAGE, 3, 0x32, 0, 0]));
+        assert!(guard.allows(Call::Mmap, [0x40_0000, PAGE, 3, 0x22, 0, 0]));
+        assert!(!guard.allows(Call::Mremap, [0x10_0000, PAGE, PAGE, 3, 0x4f_f000, 0]));
+        assert!(!guard.allows(Call::Brk, [0x60_0000, 0, 0, 0, 0, 0]));
+        assert!(guard.allows(Call::Brk, [0x70_0000, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn nothing_large_is_populated() {
+        let mut guard = guard();
+        assert!(guard.allows(Call::Mlockall, [1, 0, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Mmap, [0, 1 << 30, 3, 0x8022, 0, 0]));
+        guard.made(Call::Mmap, [0, 1 << 30, 3, 0x22, 0, 0]);
+        assert!(!guard.allows(Call::Mlockall, [1, 0, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Mlock, [0, 1 << 30, 0, 0, 0, 0]));
+        assert!(guard.allows(Call::Mlock, [0, PAGE, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn frames_are_not_poisoned() {
+        assert!(!guard().allows(Call::Madvise, [0x1000, PAGE, 100, 0, 0, 0]));
+        assert!(!guard().allows(Call::Madvise, [0x1000, PAGE, (1 << 32) | 101, 0, 0, 0]));
+        assert!(guard().allows(Call::Madvise, [0x1001, PAGE, 100, 0, 0, 0]));
+    }
+}

@@ -1,0 +1,97 @@
+//! The process that runs programs: reads them from standard input, forks for each, prints what it answered.
+//!
+//! Every program starts from the same address space, that of the parent, which allocates nothing after it has
+//! read the first line.
+
+use std::io::{self, Read as _, Write as _};
+
+use super::files::Files;
+use super::guard::Guard;
+use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
+use super::program::{MAX_STEPS, Step};
+use super::raw;
+use super::state::{self, MapLine};
+use super::text::{END, parse_step};
+
+/// Most bytes of text that a guest takes.
+pub const INPUT_ROOM: usize = 2 << 20;
+/// Most regions of the guest's own.
+const OWN_REGIONS: usize = 256;
+
+/// Runs the programs on standard input.
+///
+/// # Errors
+/// Input that is too long or does not parse, and what the host says.
+pub fn main() -> io::Result<()> {
+    let mut input = vec_with_touched_room(INPUT_ROOM);
+    let mut steps: Vec<Step> = Vec::with_capacity(MAX_STEPS);
+    let mut line_out = vec_with_touched_room(4096);
+    let mut interpreter = Interpreter::new(Files::open()?, Guard::new(OWN_REGIONS));
+    raw::catch_faults()?;
+    grow_stack(0);
+    read_input(&mut input)?;
+    let text = std::str::from_utf8(&input).map_err(io::Error::other)?;
+    learn_own_regions(&mut interpreter)?;
+    let mut number = 0;
+    for line in text.lines() {
+        if line != END {
+            if steps.len() == MAX_STEPS {
+                return Err(io::Error::other("program too long"));
+            }
+            steps.push(parse_step(line).map_err(io::Error::other)?);
+            continue;
+        }
+        // A vector with room enough: the writes cannot fail.
+        let _ = writeln!(line_out, "program {number}");
+        flush(&mut line_out);
+        // SAFETY: there is one thread, so the child may go on as the parent would.
+        match unsafe { libc::fork() } {
+            0 => {
+                interpreter.run(&steps);
+                // SAFETY: ends this process at once, as wanted.
+                unsafe { libc::_exit(0) }
+            }
+            child @ 1.. => drop(writeln!(line_out, "end {number} {:#x}", wait_for(child))),
+            _ => return Err(io::Error::last_os_error()),
+        }
+        flush(&mut line_out);
+        steps.clear();
+        number += 1;
+    }
+    Ok(())
+}
+
+fn read_input(input: &mut Vec<u8>) -> io::Result<()> {
+    let mut stdin = io::stdin().lock();
+    let mut chunk = [0; 4096];
+    loop {
+        let count = stdin.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if input.len() + count > input.capacity() {
+            return Err(io::Error::other("too much input"));
+        }
+        input.extend_from_slice(&chunk[..count]);
+    }
+}
+
+fn learn_own_regions(interpreter: &mut Interpreter) -> io::Result<()> {
+    if !state::read_maps(&mut interpreter.maps) {
+        return Err(io::Error::other("cannot read /proc/self/maps"));
+    }
+    let text = std::str::from_utf8(&interpreter.maps).map_err(io::Error::other)?;
+    for line in text.lines().filter_map(MapLine::parse) {
+        if !interpreter.guard.add((line.start, line.end), line.name) {
+            return Err(io::Error::other("too many regions"));
+        }
+    }
+    Ok(())
+}
+
+/// Grows the stack, so that it need not grow later, when a limit may forbid it.
+#[inline(never)]
+fn grow_stack(depth: u32) -> u8 {
+    let room = std::hint::black_box([1_u8; 4096]);
+    if depth < 64 { grow_stack(depth + 1) | room[usize::from(room[0])] } else { room[0] }
+}

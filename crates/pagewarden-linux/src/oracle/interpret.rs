@@ -1,0 +1,220 @@
+//! Runs a program in this process, with raw system calls, and writes down what each step answered.
+//!
+//! Between the first step and the last nothing is allocated and no library is asked for memory: the address
+//! space is the program's alone, but for what the [`Guard`] keeps out of its reach. One thread only.
+
+use std::io::Write as _;
+
+use super::files::Files;
+use super::guard::Guard;
+use super::outcome::Outcome;
+use super::program::{Arg, Base, Call, MAX_STEPS, Step};
+use super::raw;
+use super::state;
+
+/// Room for what a program answers.
+const OUT_ROOM: usize = 2 << 20;
+/// Room for a list of regions.
+const MAPS_ROOM: usize = 256 << 10;
+/// Room for what mincore(2) tells; the guard keeps ranges below this many pages.
+const RESIDENCE_ROOM: usize = 4096;
+
+/// Runs programs, one in the life of a process.
+#[derive(Debug)]
+pub(super) struct Interpreter {
+    pub(super) files: Files,
+    pub(super) guard: Guard,
+    pub(super) maps: Vec<u8>,
+    answers: [Option<u64>; MAX_STEPS],
+    residence: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Interpreter {
+    /// An interpreter with all the memory that it will need.
+    pub(super) fn new(files: Files, guard: Guard) -> Self {
+        Self {
+            files,
+            guard,
+            maps: vec_with_touched_room(MAPS_ROOM),
+            answers: [None; MAX_STEPS],
+            residence: vec![0; RESIDENCE_ROOM],
+            out: vec_with_touched_room(OUT_ROOM),
+        }
+    }
+
+    /// Runs `steps` and writes what they answered to standard output.
+    pub(super) fn run(&mut self, steps: &[Step]) {
+        self.files.reset();
+        self.run_range(steps, 0, steps.len());
+        flush(&mut self.out);
+    }
+
+    fn run_range(&mut self, steps: &[Step], from: usize, to: usize) {
+        let mut index = from;
+        while let Some(step) = steps[..to].get(index) {
+            match step.call {
+                Call::State => state::record(&self.guard, &mut self.maps, &mut self.out),
+                Call::Fork => index += self.fork(steps, index, to),
+                _ => {
+                    let outcome = self.step(step);
+                    if let (Outcome::Value(value), Some(answer)) = (outcome, self.answers.get_mut(index)) {
+                        *answer = Some(value);
+                    }
+                    // A vector with room enough: the write cannot fail.
+                    let _ = writeln!(self.out, "{index} {outcome}");
+                }
+            }
+            index += 1;
+        }
+    }
+
+    /// Forks; the child runs the steps after `index` that are its own. Returns how many those are.
+    fn fork(&mut self, steps: &[Step], index: usize, to: usize) -> usize {
+        let Arg::Value(count) = steps[index].args[0] else { return 0 };
+        let first = index + 1;
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(to - first);
+        flush(&mut self.out);
+        // SAFETY: there is one thread, so the child may go on as the parent would.
+        match unsafe { libc::fork() } {
+            0 => {
+                let _ = writeln!(self.out, "child of {index}");
+                self.run_range(steps, first, first + count);
+                state::record(&self.guard, &mut self.maps, &mut self.out);
+                let _ = writeln!(self.out, "child of {index} ends");
+                flush(&mut self.out);
+                // SAFETY: ends this process at once, as wanted.
+                unsafe { libc::_exit(0) }
+            }
+            child @ 1.. => {
+                let status = wait_for(child);
+                let _ = writeln!(self.out, "{index} child {status:#x}");
+            }
+            _ => drop(writeln!(self.out, "{index} no child")),
+        }
+        count
+    }
+
+    fn step(&mut self, step: &Step) -> Outcome {
+        let mut args = [0; 6];
+        for (place, arg) in args.iter_mut().zip(step.used_args()) {
+            match self.resolve(*arg) {
+                Some(value) => *place = value,
+                None => return Outcome::Skipped,
+            }
+        }
+        if !self.guard.allows(step.call, args) {
+            return Outcome::Skipped;
+        }
+        self.guard.made(step.call, args);
+        if let Some(number) = step.call.number() {
+            // SAFETY: the guard has seen that the call leaves this process's own memory alone.
+            return unsafe { raw::syscall(number, args) };
+        }
+        let [addr, second, ..] = args;
+        match step.call {
+            Call::Read => {
+                // SAFETY: the guard has seen that the address is not this process's own.
+                let read = unsafe { raw::read_byte(addr) };
+                read.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
+            }
+            Call::Write => {
+                // SAFETY: the guard has seen that the address is not this process's own.
+                let written = unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) };
+                written.map_or_else(|fault| fault, |()| Outcome::Value(0))
+            }
+            Call::Limit => set_limit(addr, second),
+            Call::DropCapabilities => drop_capabilities(),
+            other => self.prepared(other, addr, second),
+        }
+    }
+
+    /// Calls whose arguments are in part the interpreter's.
+    fn prepared(&mut self, call: Call, addr: u64, second: u64) -> Outcome {
+        let (number, args) = match call {
+            Call::Mincore => (libc::SYS_mincore, [addr, second, self.residence.as_mut_ptr() as u64, 0, 0, 0]),
+            Call::Shmat => (libc::SYS_shmat, [self.files.segment, addr, second, 0, 0, 0]),
+            Call::NameAnonymous => {
+                let name = c"oracle".as_ptr() as u64;
+                let (option, what) = (libc::PR_SET_VMA.cast_unsigned(), libc::PR_SET_VMA_ANON_NAME.cast_unsigned());
+                (libc::SYS_prctl, [option.into(), what.into(), addr, second, name, 0])
+            }
+            _ => return Outcome::Skipped,
+        };
+        // SAFETY: the guard has seen that the call leaves this process's own memory alone, but for the table of
+        // residence, which has room for as many pages as the guard allows.
+        unsafe { raw::syscall(number, args) }
+    }
+
+    fn resolve(&self, arg: Arg) -> Option<u64> {
+        let (base, delta) = match arg {
+            Arg::Value(value) => return Some(value),
+            Arg::File(kind) => return Some(self.files.descriptor(kind)),
+            Arg::At(base, delta) => (base, delta),
+        };
+        let base = match base {
+            Base::Window => super::program::WINDOW,
+            Base::Answer(step) => self.answers.get(usize::from(step)).copied().flatten()?,
+            // SAFETY: a break of 0 only asks.
+            Base::Break => match unsafe { raw::syscall(libc::SYS_brk, [0; 6]) } {
+                Outcome::Value(end) => end,
+                _ => return None,
+            },
+        };
+        Some(base.wrapping_add_signed(delta))
+    }
+}
+
+/// Waits for a child to end; its wait status.
+pub(super) fn wait_for(child: libc::pid_t) -> libc::c_int {
+    let mut status = 0;
+    // SAFETY: the status is ours.
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        if std::io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return -1;
+        }
+    }
+    status
+}
+
+/// Writes all of `out` to standard output and empties it.
+pub(super) fn flush(out: &mut Vec<u8>) {
+    let mut rest = out.as_slice();
+    while !rest.is_empty() {
+        // SAFETY: the pointer and the length are the slice's.
+        let count = unsafe { libc::write(1, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(count) {
+            Ok(count) => rest = &rest[count..],
+            // SAFETY: ends this process at once: without output it is of no use.
+            Err(_) => unsafe { libc::_exit(3) },
+        }
+    }
+    out.clear();
+}
+
+/// An empty vector with room for `bytes`, all of it resident.
+pub(super) fn vec_with_touched_room(bytes: usize) -> Vec<u8> {
+    let mut room = vec![1; bytes];
+    room.clear();
+    room
+}
+
+fn set_limit(resource: u64, bytes: u64) -> Outcome {
+    let mut limit = [0_u64; 2];
+    // SAFETY: the kernel writes two words, for which there is room.
+    let asked = unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, 0, limit.as_mut_ptr() as u64, 0, 0]) };
+    if asked != Outcome::Value(0) {
+        return asked;
+    }
+    limit[0] = bytes.min(limit[1]);
+    // SAFETY: the kernel reads two words.
+    unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as u64, 0, 0, 0]) }
+}
+
+fn drop_capabilities() -> Outcome {
+    // Version 3 of the interface, this process; three empty sets in two halves.
+    let header = [0x2008_0522_u32, 0];
+    let sets = [0_u32; 6];
+    // SAFETY: the kernel reads the header and the sets, which have the sizes of version 3.
+    unsafe { raw::syscall(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]) }
+}

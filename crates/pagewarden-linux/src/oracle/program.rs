@@ -1,0 +1,237 @@
+//! Programs of memory calls, as plain data.
+//!
+//! A [`Program`] says nothing about what its steps should answer: that is for the host kernel to say. Steps name
+//! addresses by where they come from (the window, the break, the answer of an earlier step), so that a step can
+//! be taken out and the others keep their meaning.
+
+use libc::c_long;
+
+/// Bytes in a page.
+pub const PAGE: u64 = 4096;
+/// Where programs map at fixed addresses; free when a program starts.
+pub const WINDOW: u64 = 0x10_0000_0000;
+/// Pages of the window (64 MiB).
+pub const WINDOW_PAGES: u64 = 16_384;
+/// Most steps of a program.
+pub const MAX_STEPS: usize = 256;
+
+/// A list of steps, run from first to last in a fresh process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Program {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One call with its arguments; those after the last that the call takes are `Value(0)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// What is called.
+    pub call: Call,
+    /// With what.
+    pub args: [Arg; 6],
+}
+
+/// An argument.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arg {
+    /// A number, as it is.
+    Value(u64),
+    /// An address this far from a base.
+    At(Base, i64),
+    /// A descriptor of this file.
+    File(FileKind),
+}
+
+/// What an address is relative to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    /// The start of the window.
+    Window,
+    /// The present break.
+    Break,
+    /// What the step of this index answered.
+    Answer(u16),
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $kind:ident { $($(#[$item_doc:meta])* $name:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $kind {
+            $($(#[$item_doc])* $name,)*
+        }
+
+        impl $kind {
+            /// Every one, in order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// How it is written.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// The one that is written so.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.name() == name)
+            }
+        }
+    };
+}
+
+names! {
+    /// A file that a guest has open; all have the same contents at the start of each program.
+    FileKind {
+        /// No descriptor: -1.
+        None = "none",
+        /// A number that is not open.
+        Closed = "closed",
+        /// A regular file opened for both.
+        ReadWrite = "rw",
+        /// The same file opened for reading.
+        ReadOnly = "ro",
+        /// The same file opened for writing.
+        WriteOnly = "wo",
+        /// A memfd.
+        Memfd = "memfd",
+        /// `/dev/zero`.
+        Zero = "zero",
+        /// A directory.
+        Directory = "dir",
+        /// The reading end of a pipe.
+        Pipe = "pipe",
+    }
+}
+
+names! {
+    /// What a step does.
+    Call {
+        /// mmap(addr, length, prot, flags, file, offset).
+        Mmap = "mmap",
+        /// munmap(addr, length).
+        Munmap = "munmap",
+        /// mprotect(addr, length, prot).
+        Mprotect = "mprotect",
+        /// mremap(addr, old length, new length, flags, new addr).
+        Mremap = "mremap",
+        /// brk(addr).
+        Brk = "brk",
+        /// madvise(addr, length, advice).
+        Madvise = "madvise",
+        /// mlock(addr, length).
+        Mlock = "mlock",
+        /// mlock2(addr, length, flags).
+        Mlock2 = "mlock2",
+        /// munlock(addr, length).
+        Munlock = "munlock",
+        /// mlockall(flags).
+        Mlockall = "mlockall",
+        /// munlockall().
+        Munlockall = "munlockall",
+        /// msync(addr, length, flags).
+        Msync = "msync",
+        /// mincore(addr, length); where it writes is the interpreter's.
+        Mincore = "mincore",
+        /// prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, length, "oracle").
+        NameAnonymous = "name",
+        /// shmat of the segment(addr, flags).
+        Shmat = "shmat",
+        /// shmdt(addr).
+        Shmdt = "shmdt",
+        /// Sets the soft limit of a resource (resource, bytes).
+        Limit = "limit",
+        /// Gives up all capabilities.
+        DropCapabilities = "dropcaps",
+        /// Writes a byte (addr, byte).
+        Write = "write",
+        /// Reads a byte (addr).
+        Read = "read",
+        /// Records regions, contents and break.
+        State = "state",
+        /// Forks; the child alone runs the next steps (count) and then ends.
+        Fork = "fork",
+    }
+}
+
+impl Call {
+    /// How many arguments it takes.
+    pub const fn arity(self) -> usize {
+        match self {
+            Self::Munlockall | Self::State | Self::DropCapabilities => 0,
+            Self::Brk | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork => 1,
+            Self::Munmap | Self::Mlock | Self::Munlock | Self::Mincore | Self::NameAnonymous => 2,
+            Self::Shmat | Self::Limit | Self::Write => 2,
+            Self::Mprotect | Self::Madvise | Self::Mlock2 | Self::Msync => 3,
+            Self::Mremap => 5,
+            Self::Mmap => 6,
+        }
+    }
+
+    /// The system call that takes the step's arguments as they stand, if there is one.
+    pub const fn number(self) -> Option<c_long> {
+        Some(match self {
+            Self::Mmap => libc::SYS_mmap,
+            Self::Munmap => libc::SYS_munmap,
+            Self::Mprotect => libc::SYS_mprotect,
+            Self::Mremap => libc::SYS_mremap,
+            Self::Brk => libc::SYS_brk,
+            Self::Madvise => libc::SYS_madvise,
+            Self::Mlock => libc::SYS_mlock,
+            Self::Mlock2 => libc::SYS_mlock2,
+            Self::Munlock => libc::SYS_munlock,
+            Self::Mlockall => libc::SYS_mlockall,
+            Self::Munlockall => libc::SYS_munlockall,
+            Self::Msync => libc::SYS_msync,
+            Self::Shmdt => libc::SYS_shmdt,
+            _ => return None,
+        })
+    }
+}
+
+impl Step {
+    /// A step; `args` has at most six.
+    pub fn new(call: Call, args: &[Arg]) -> Self {
+        let mut all = [Arg::Value(0); 6];
+        for (place, arg) in all.iter_mut().zip(args) {
+            *place = *arg;
+        }
+        Self { call, args: all }
+    }
+
+    /// The arguments that its call takes.
+    pub fn used_args(&self) -> &[Arg] {
+        &self.args[..self.call.arity()]
+    }
+}
+
+impl Program {
+    /// How many of its steps call the kernel or touch memory; the others only look.
+    pub fn calls(&self) -> usize {
+        self.steps.iter().filter(|step| step.call != Call::State).count()
+    }
+
+    /// The program without the steps for which `drop` holds, and without those that need an answer of theirs.
+    #[must_use]
+    pub fn without(&self, drop: impl Fn(usize) -> bool) -> Self {
+        let mut moved: Vec<Option<u16>> = Vec::with_capacity(self.steps.len());
+        let mut steps: Vec<Step> = Vec::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            let mut kept = *step;
+            let mut whole = !drop(index);
+            for arg in &mut kept.args {
+                if let Arg::At(Base::Answer(of), delta) = *arg {
+                    match moved.get(usize::from(of)).copied().flatten() {
+                        Some(now) => *arg = Arg::At(Base::Answer(now), delta),
+                        None => whole = false,
+                    }
+                }
+            }
+            moved.push(if whole { u16::try_from(steps.len()).ok() } else { None });
+            if whole {
+                steps.push(kept);
+            }
+        }
+        Self { steps }
+    }
+}

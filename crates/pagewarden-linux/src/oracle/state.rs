@@ -1,0 +1,159 @@
+//! What a program has left behind: regions, contents and the break, written down without allocating.
+//!
+//! Regions are the kernel's own list. Contents are a hash of each page that is not all zeros, at both ends of every
+//! run of readable pages; runs do not depend on how the kernel splits them into regions.
+
+use std::io::Write as _;
+
+use super::guard::Guard;
+use super::outcome::Outcome;
+use super::program::PAGE;
+use super::raw;
+
+/// Pages looked at, at each end of a run.
+const SAMPLE: u64 = 16;
+
+/// A line of `/proc/PID/maps`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapLine<'a> {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// Rights and sharing, such as `rw-p`.
+    pub perms: &'a str,
+    /// Offset into the file.
+    pub offset: u64,
+    /// Name of the file, or the kernel's name, or nothing.
+    pub name: &'a str,
+}
+
+impl<'a> MapLine<'a> {
+    /// Takes a line apart.
+    pub fn parse(line: &'a str) -> Option<Self> {
+        let mut rest = line;
+        let mut word = || {
+            let (word, tail) = rest.trim_start().split_once(' ').unwrap_or((rest.trim_start(), ""));
+            rest = tail;
+            word
+        };
+        let (bounds, perms, offset) = (word(), word(), word());
+        let _device = word();
+        let _inode = word();
+        let (start, end) = bounds.split_once('-')?;
+        let hex = |digits| u64::from_str_radix(digits, 16).ok();
+        Some(Self { start: hex(start)?, end: hex(end)?, perms, offset: hex(offset)?, name: rest.trim() })
+    }
+}
+
+/// Fills `buffer`, within its capacity, with this process's list of regions.
+///
+/// Returns whether all of it was read.
+pub(super) fn read_maps(buffer: &mut Vec<u8>) -> bool {
+    buffer.clear();
+    // SAFETY: the path is a C string.
+    let fd = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return false;
+    }
+    let whole = loop {
+        let room = buffer.spare_capacity_mut();
+        // SAFETY: the pointer and the length are those of the vector's spare room.
+        let count = unsafe { libc::read(fd, room.as_mut_ptr().cast(), room.len()) };
+        match usize::try_from(count) {
+            Ok(0) => break !room.is_empty(),
+            Err(_) => break false,
+            // SAFETY: read(2) has filled `count` bytes more.
+            Ok(count) => unsafe { buffer.set_len(buffer.len() + count) },
+        }
+    };
+    // SAFETY: the descriptor was opened above and is used by nobody else.
+    unsafe { libc::close(fd) };
+    whole
+}
+
+/// Writes the state to `out`; `maps` is room for the list of regions.
+pub(super) fn record(guard: &Guard, maps: &mut Vec<u8>, out: &mut Vec<u8>) {
+    // The writes go to a vector with room enough; they cannot fail.
+    if !read_maps(maps) {
+        let _ = writeln!(out, "regions unknown");
+        return;
+    }
+    let text = std::str::from_utf8(maps).unwrap_or("");
+    for MapLine { start, end, perms, offset, name } in text.lines().filter_map(MapLine::parse) {
+        let _ = writeln!(out, "map {start:x}-{end:x} {perms} {offset:x} {name}");
+    }
+    let mut run = (0, 0);
+    let readable = |line: &MapLine<'_>| line.perms.starts_with('r');
+    for line in text.lines().filter_map(MapLine::parse).filter(readable) {
+        if line.start != run.1 {
+            record_run(guard, run, out);
+            run = (line.start, line.start);
+        }
+        run.1 = line.end;
+    }
+    record_run(guard, run, out);
+    // SAFETY: a break of 0 only asks.
+    let end = unsafe { raw::syscall(libc::SYS_brk, [0; 6]) };
+    let _ = writeln!(out, "break {end}");
+}
+
+fn record_run(guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
+    let head = end.min(start + SAMPLE * PAGE);
+    let tail = head.max(end.saturating_sub(SAMPLE * PAGE));
+    for page in (start..head).step_by(4096).chain((tail..end).step_by(4096)) {
+        if guard.owns(page) {
+            continue;
+        }
+        // SAFETY: the page is not this process's own.
+        match unsafe { hash_page(page) } {
+            Ok(0) => {}
+            Ok(hash) => drop(writeln!(out, "page {page:x} {hash:016x}")),
+            Err(fault) => drop(writeln!(out, "page {page:x} {fault}")),
+        }
+    }
+}
+
+/// A hash of the page's contents, 0 for zeros, or the fault that reading it makes.
+///
+/// # Safety
+/// As for [`raw::read_byte`].
+unsafe fn hash_page(page: u64) -> Result<u64, Outcome> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { raw::read_byte(page) }?;
+    let mut hash = 0_u64;
+    for offset in (0..PAGE).step_by(8) {
+        let word = std::ptr::with_exposed_provenance::<u64>(usize::try_from(page + offset).unwrap_or(0));
+        // SAFETY: the first byte of the page could be read, so all of it can; one thread only, so it stays so.
+        let word = unsafe { word.read_volatile() };
+        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let line = "7f00-8000 rw-s 0001f000 fe:00 247030                     /tmp/a file (deleted)";
+        let expected =
+            MapLine { start: 0x7f00, end: 0x8000, perms: "rw-s", offset: 0x1f000, name: "/tmp/a file (deleted)" };
+        assert_eq!(MapLine::parse(line), Some(expected));
+        let anonymous = MapLine::parse("1000-2000 ---p 00000000 00:00 0 ").unwrap();
+        assert_eq!((anonymous.start, anonymous.name), (0x1000, ""));
+        assert_eq!(MapLine::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn own_list_is_read_whole() {
+        let mut small = Vec::with_capacity(64);
+        assert!(!read_maps(&mut small));
+        let mut maps = Vec::with_capacity(1 << 20);
+        assert!(read_maps(&mut maps));
+        let text = String::from_utf8(maps).unwrap();
+        assert!(text.lines().all(|line| MapLine::parse(line).is_some()));
+        assert!(text.contains("[stack]"));
+    }
+}

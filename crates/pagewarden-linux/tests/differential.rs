@@ -1,0 +1,109 @@
+//! The host kernel and pagewarden answer random programs of memory calls alike.
+//!
+//! `PAGEWARDEN_SEED`, `PAGEWARDEN_CALLS` and `PAGEWARDEN_DIFFERENCES` set the first seed, how many calls are
+//! compared at least, and how many kinds of difference are shrunk before the test gives up.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use pagewarden_linux::oracle::c_source::c_source;
+use pagewarden_linux::oracle::text::parse_programs;
+use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, check, generate, shrink};
+
+const STEPS: usize = 40;
+const DEFAULT_CALLS: u64 = 100_000;
+
+fn runner() -> (tempfile::TempDir, Runner) {
+    let directory = tempfile::tempdir().unwrap();
+    let guest = PathBuf::from(env!("CARGO_BIN_EXE_memcalls"));
+    let runner = Runner { guest, directory: directory.path().to_owned(), timeout: Duration::from_secs(120) };
+    (directory, runner)
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
+
+fn agree(calls: u64, compare: check::Compare<'_>) {
+    let seed = setting("PAGEWARDEN_SEED", 1);
+    let calls = usize::try_from(setting("PAGEWARDEN_CALLS", calls)).unwrap();
+    let most = usize::try_from(setting("PAGEWARDEN_DIFFERENCES", 1)).unwrap();
+    let outcomes = check::run(&Check { seed, calls, steps: STEPS, most }, compare).unwrap();
+    println!("from seed {seed} on: {outcomes}");
+    assert!(outcomes.findings.is_empty(), "{} kinds of difference", outcomes.findings.len());
+    assert!(outcomes.calls >= calls);
+}
+
+#[test]
+fn host_answers_the_same_twice() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, &|programs| runner.differences([Side::Native, Side::Native], programs));
+}
+
+#[test]
+fn pagewarden_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS, &|programs| runner.differences([Side::Native, Side::Traced], programs));
+}
+
+/// Stands for an implementation with a mistake: it unmaps a page too many.
+fn with_mistake(program: &Program) -> Program {
+    let mut program = program.clone();
+    for step in program.steps.iter_mut().filter(|step| step.call == Call::Munmap) {
+        if let Arg::Value(len @ 1..0x10_0000) = step.args[1] {
+            step.args[1] = Arg::Value(len + 0x1000);
+        }
+    }
+    program
+}
+
+#[test]
+fn a_mistake_is_found_and_shrunk() {
+    let (_directory, runner) = runner();
+    let programs: Vec<Program> = (0..20).map(|seed| generate(seed, STEPS)).collect();
+    let altered: Vec<Program> = programs.iter().map(with_mistake).collect();
+    let right = runner.run(Side::Native, &programs).unwrap();
+    let wrong = runner.run(Side::Native, &altered).unwrap();
+    let index = (0..programs.len()).find(|index| right[*index] != wrong[*index]).expect("no program shows the mistake");
+    let small = shrink(&programs[index], 3000, &mut |candidate| {
+        runner.run(Side::Native, std::slice::from_ref(candidate)).unwrap()
+            != runner.run(Side::Native, &[with_mistake(candidate)]).unwrap()
+    });
+    assert!(small.steps.len() <= 3, "{small}");
+    assert!(small.steps.iter().any(|step| step.call == Call::Munmap), "{small}");
+    println!("{small}");
+}
+
+#[test]
+fn the_same_program_in_c_answers_the_same() {
+    let text = "mmap w+0x1000 0x4000 0x3 0x32 none 0x0\nwrite w+0x1ff8 0x41\nmprotect w+0x2000 0x1000 0x1\n\
+                write w+0x2000 0x1\nmremap w+0x1000 0x1000 0x2000 0x3 w+0x8000\nread w+0x8ff8\nmunmap w+0x9001 0x1000\n\
+                mmap w+0x20000 0x2000 0x3 0x11 memfd 0xa000\nread w+0x21000\nmmap r7+0x8000 0x1000 0x3 0x11 dir 0x0\n\
+                shmat w+0x10000 0x1000\nread w+0x10000\nshmdt r10+0x0\nfork 0x1\nmunmap w+0x0 0x100000\nread w+0x8ff8\n\
+                msync w+0x1000 0x1000 0x5\nend\n";
+    let program = parse_programs(text).unwrap().remove(0);
+    let (directory, runner) = runner();
+    let [source, binary] = ["program.c", "program"].map(|name| directory.path().join(name));
+    std::fs::write(&source, c_source(&program)).unwrap();
+    let compiled = Command::new("cc").arg("-w").arg("-o").args([&binary, &source]).status().unwrap();
+    assert!(compiled.success());
+    let output = Command::new(&binary).current_dir(directory.path()).output().unwrap();
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    // Regions other than the program's own, and how the interpreter reports its children, differ by design.
+    let is_answer = |line: &&str| {
+        line.starts_with(|first: char| first.is_ascii_digit()) && !line.contains("child") && !line.starts_with("0x")
+    };
+    let transcript = runner.run(Side::Native, &[program]).unwrap().remove(0);
+    let expected: Vec<&str> = transcript.lines.iter().map(String::as_str).filter(is_answer).collect();
+    let found: Vec<&str> = printed.lines().filter(is_answer).collect();
+    assert_eq!(found, expected);
+    assert_eq!(found.len(), 16);
+    assert!(found.contains(&"3 fault signal 11 code 2 at 0x1000002000"), "{found:#?}");
+}

@@ -1,0 +1,57 @@
+//! Iteration over the regions of a map, from both ends.
+
+use super::Entry;
+use super::node::Node;
+
+/// The regions that share a page with `lo..hi`.
+///
+/// Both ends narrow `lo..hi` as they go, which is all that they have in common. Each remembers its leaf, and
+/// descends from the root for the next one.
+#[derive(Clone)]
+pub(super) struct Iter<'a> {
+    root: Option<&'a Node>,
+    lo: u64,
+    hi: u64,
+    /// A leaf and the slot that comes next.
+    front: Option<(&'a Node, usize)>,
+    /// A leaf and the slot above the one that comes next.
+    back: Option<(&'a Node, usize)>,
+}
+
+impl<'a> Iter<'a> {
+    pub(super) const fn new(root: Option<&'a Node>, lo: u64, hi: u64) -> Self {
+        Self { root, lo, hi, front: None, back: None }
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        let (leaf, slot) = match self.front {
+            Some((leaf, slot)) if slot < leaf.len() => (leaf, slot),
+            _ => self.root?.seek(self.lo)?,
+        };
+        if leaf.spans.first(slot) >= self.hi {
+            return None;
+        }
+        self.lo = leaf.spans.end(slot);
+        self.front = Some((leaf, slot + 1));
+        Some(leaf.entry(slot))
+    }
+}
+
+impl<'a> DoubleEndedIterator for Iter<'a> {
+    fn next_back(&mut self) -> Option<Entry<'a>> {
+        let (leaf, slot) = match self.back {
+            Some((leaf, slot)) if slot > 0 => (leaf, slot - 1),
+            _ => self.root?.seek_below(self.hi)?,
+        };
+        if leaf.spans.end(slot) <= self.lo {
+            return None;
+        }
+        self.hi = leaf.spans.first(slot);
+        self.back = Some((leaf, slot));
+        Some(leaf.entry(slot))
+    }
+}

@@ -1,0 +1,4 @@
+//! Prints one number.
+fn main() {
+    println!("{} and the crate done", small::squares(100));
+}

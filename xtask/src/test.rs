@@ -1,0 +1,106 @@
+//! The test command: everything that must pass, in order, stopping at the first step that fails.
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::lab::{Lab, cargo};
+use crate::step::{Steps, Verdict};
+use crate::{Subject, packages, programs, root, tidy};
+
+/// A target without std that rustup can install.
+const BARE_TARGET: &str = "x86_64-unknown-none";
+
+type Step = fn(&mut Steps) -> Result<Verdict>;
+
+const STEPS: &[(&str, Step)] = &[
+    ("packages", |_| packages::install_missing()),
+    ("format", |_| run_cargo(&["fmt", "--all", "--check"])),
+    ("tidy", |_| tidy::run().map(|()| Verdict::Passed)),
+    ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
+    ("core without default features", |_| core_alone()),
+    ("core on a target without std", |_| core_on_bare_target()),
+    ("documentation", |_| documentation()),
+    ("real programs", real_programs),
+];
+
+/// `cargo xtask test`.
+pub(crate) fn run() -> Result<()> {
+    let mut steps = Steps::default();
+    for (number, (name, step)) in (1..).zip(STEPS) {
+        println!("\n[{number}/{}] {name}", STEPS.len());
+        let mut inner = Steps::default();
+        let went_on = steps.run(name, || step(&mut inner));
+        steps.absorb(name, inner);
+        if !went_on {
+            println!("  stopping here; {} steps were not reached", STEPS.len() - number);
+            break;
+        }
+    }
+    steps.summary("steps and cases")
+}
+
+fn run_cargo(args: &[&str]) -> Result<Verdict> {
+    finish(cargo().args(args))
+}
+
+fn finish(command: &mut Command) -> Result<Verdict> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(Verdict::Passed)
+}
+
+fn core_alone() -> Result<Verdict> {
+    check_no_std(&fs::read_to_string(root().join("crates/pagewarden/src/lib.rs"))?)?;
+    run_cargo(&["build", "--package", "pagewarden", "--no-default-features"])
+}
+
+/// On a host target std can always be linked, so the source has to say that it is not used.
+fn check_no_std(library: &str) -> Result<()> {
+    let lines: Vec<&str> = library.lines().map(str::trim).collect();
+    ensure!(lines.contains(&"#![no_std]"), "the core does not say #![no_std]");
+    for (number, line) in lines.iter().enumerate() {
+        let before = number.checked_sub(1).map_or("", |before| lines[before]);
+        if line.starts_with("extern crate std") && before != "#[cfg(test)]" {
+            bail!("line {}: the core uses std outside its tests", number + 1);
+        }
+    }
+    Ok(())
+}
+
+fn core_on_bare_target() -> Result<Verdict> {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", BARE_TARGET]).output()?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || !fs::exists(&folder)? {
+        return Ok(Verdict::Skipped(format!(
+            "target {BARE_TARGET} is not installed (rustup target add {BARE_TARGET})"
+        )));
+    }
+    run_cargo(&["build", "--package", "pagewarden", "--no-default-features", "--target", BARE_TARGET])
+}
+
+fn documentation() -> Result<Verdict> {
+    finish(cargo().args(["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The cases count themselves, in `steps`.
+fn real_programs(steps: &mut Steps) -> Result<Verdict> {
+    let lab = Lab::new(&Subject::default())?;
+    *steps = programs::run_in(&lab, &[])?;
+    ensure!(!steps.has_failed(), "a case failed; run it alone with `cargo xtask programs NAME`");
+    Ok(Verdict::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn std_is_for_tests_only() {
+        assert!(check_no_std("//! Core.\n#![no_std]\nextern crate alloc;\n#[cfg(test)]\nextern crate std;\n").is_ok());
+        assert!(check_no_std("#![no_std]\nextern crate std;\n").is_err());
+        assert!(check_no_std("//! #![no_std]\n").is_err());
+        assert!(check_no_std("#![cfg_attr(not(test), no_std)]\n").is_err());
+    }
+}

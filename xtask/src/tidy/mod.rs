@@ -1,0 +1,109 @@
+//! Rules of the repository that no compiler checks.
+//!
+//! Owns the rules and where they hold. [`source`] tells code from comments and strings, so that a word in a
+//! sentence is not taken for code.
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::root;
+use source::{Source, has_word, is_name};
+
+/// Longer files are to be split.
+const MAX_LINES: usize = 600;
+/// The only crate with unsafe code.
+const UNSAFE_CRATE: &str = "crates/pagewarden-linux/";
+/// Macros that stand for code that is not there yet, or for debugging.
+const MACROS: &[&str] = &["todo", "unimplemented", "dbg"];
+/// Words that stand for work that is not done.
+const MARKS: &[&str] = &[concat!("FIX", "ME"), concat!("XX", "X"), concat!("TO", "DO")];
+
+/// Checks every Rust file of the repository.
+pub(crate) fn run() -> Result<()> {
+    let mut files = Vec::new();
+    collect(&root(), &mut files)?;
+    let mut problems = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let name = file.strip_prefix(root()).unwrap_or(file).to_string_lossy().into_owned();
+        problems.extend(check(&name, &text));
+    }
+    if files.is_empty() {
+        bail!("there is no Rust file to check");
+    }
+    if !problems.is_empty() {
+        bail!("{} problems in {} files\n{}", problems.len(), files.len(), problems.join("\n"));
+    }
+    println!("          {} files are tidy", files.len());
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                collect(&path, files)?;
+            }
+        } else if name.ends_with(".rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+/// What is wrong with one file.
+fn check(name: &str, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let length = text.lines().count();
+    if length > MAX_LINES {
+        problems.push(format!("{name}: {length} lines, more than {MAX_LINES}"));
+    }
+    if !text.starts_with("//!") {
+        problems.push(format!("{name}:1: does not open with //!"));
+    }
+    let source = Source::read(text);
+    for (number, line) in (1..).zip(&source.lines) {
+        let mut report = |what: &str| problems.push(format!("{name}:{number}: {what}"));
+        for word in MACROS.iter().filter(|word| has_macro(&line.code, word)) {
+            report(&format!("{word}!"));
+        }
+        for word in MARKS.iter().filter(|word| has_word(&line.code, word) || has_word(&line.comment, word)) {
+            report(word);
+        }
+        if has_word(&line.code, "unsafe") && !name.starts_with(UNSAFE_CRATE) {
+            report("unsafe outside pagewarden-linux");
+        }
+        if is_ignored(&line.code) {
+            report("a test that is ignored");
+        }
+        if line.comment.contains("```ignore") {
+            report("an example that is not compiled");
+        }
+    }
+    problems
+}
+
+fn has_macro(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let after = code[at + word.len()..].trim_start();
+        !code[..at].ends_with(is_name) && after.starts_with('!') && !after.starts_with("!=")
+    })
+}
+
+/// `#[ignore]`, `#[ignore = "why"]`, and both behind `cfg_attr`.
+fn is_ignored(code: &str) -> bool {
+    code.split("#[").skip(1).any(|attribute| {
+        let attribute = attribute.trim_start();
+        has_word(attribute, "ignore") && (attribute.starts_with("ignore") || attribute.starts_with("cfg_attr"))
+    })
+}
+
+#[cfg(test)]
+mod tests;
