@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use nix::sys::statfs::PROC_SUPER_MAGIC;
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
 use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Resource};
@@ -11,10 +10,10 @@ use super::files::{self, FileView};
 use super::filter;
 use super::import;
 use super::inject::StoppedCall;
-use super::process::{ExitAction, SharedSpace};
-use super::ptrace::{Tid, Until};
+use super::process::SharedSpace;
+use super::ptrace::{self, Tid, Until};
 use super::segments;
-use super::tracer::{Tracer, kill, resume};
+use super::tracer::Tracer;
 use super::verify;
 use crate::options::Verify;
 use crate::proc_maps;
@@ -84,12 +83,7 @@ impl Tracer<'_> {
             libc::SYS_shmget => self.shmget(call),
             libc::SYS_shmctl => self.shmctl(call),
             libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
-            libc::SYS_open | libc::SYS_openat | libc::SYS_creat => {
-                if let Some(task) = self.tree.tasks.get_mut(&tid) {
-                    task.on_exit = Some(ExitAction::CheckOpened);
-                }
-                call.release(Until::Syscall);
-            }
+            libc::SYS_open | libc::SYS_openat | libc::SYS_creat => self.open_call(call),
             _ => self.memory_call(&space, call),
         }
     }
@@ -207,13 +201,13 @@ impl Tracer<'_> {
         let mut space = space.borrow_mut();
         space.manager.provider_mut().read_by(decided.tid);
         space.manager.note_stack_growth();
-        // A process that is being killed shows nothing.
         let Ok(host) = proc_maps::read(decided.tid) else { return false };
-        if host.is_empty() {
-            return false;
-        }
         let task_end = space.manager.config().layout.task_end;
         let Some(words) = verify::difference(space.manager.map(), &host, task_end) else { return false };
+        // A process that is being killed shows part of its map, or nothing; it does not stand still any more.
+        if ptrace::registers(decided.tid).is_err() {
+            return false;
+        }
         let (name, arity) = decided.name();
         let args: Vec<String> = decided.args[..arity].iter().map(|arg| format!("{arg:#x}")).collect();
         let answer = match decided.answer {
@@ -259,6 +253,11 @@ impl Tracer<'_> {
 
     fn shmget(&mut self, mut call: StoppedCall) {
         let [key, bytes, flags, ..] = call.args();
+        if !segments::shares_namespace(call.tid()) {
+            // What is made there could not be looked at, and so not be charged.
+            self.record_result(&call, Err(Errno::NoSys));
+            return call.answer(Err(Errno::NoSys));
+        }
         let (key, flags) = (as_int(key), as_int(flags));
         let is_private = key == libc::IPC_PRIVATE;
         let makes_one = is_private || flags & libc::IPC_CREAT != 0 && segments::segment_by_key(key).is_none();
@@ -324,26 +323,6 @@ impl Tracer<'_> {
         self.record_result(&call, result);
         call.answer(result);
     }
-
-    /// A file has been opened for writing: memory of a process is not to be written past its rights.
-    pub(super) fn check_opened(&mut self, tid: Tid) {
-        let Some(mut call) = StoppedCall::at_exit(tid, Rc::clone(&self.events), None) else { return };
-        let opened = call.own_result().ok().map(as_int).filter(|fd| *fd >= 0);
-        let Some(fd) = opened.filter(|fd| is_process_memory(tid, *fd)) else {
-            return resume(tid, Until::Event, 0);
-        };
-        if call.run(libc::SYS_close.cast_unsigned(), [u64::from(fd.cast_unsigned()), 0, 0, 0, 0, 0]).is_err() {
-            return kill(tid);
-        }
-        call.answer(Err(Errno::Acces));
-    }
-}
-
-/// Whether the descriptor is a `mem` file of a process file system; names there are the kernel's own.
-fn is_process_memory(tid: Tid, fd: i32) -> bool {
-    files::fd_name(tid, fd).is_ok_and(|name| name.ends_with("/mem"))
-        && files::file_system(&files::fd_path(tid, fd))
-            .is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// An `int` argument: the lower half of its register.

@@ -114,7 +114,8 @@ pub(super) fn status(path: &str) -> io::Result<FileStatus> {
     let mut data = MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE;
     // SAFETY: the path ends with a zero and `data` has room for the structure.
-    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, wanted, data.as_mut_ptr()) };
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, data.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -177,9 +178,7 @@ impl Files for FileView<'_> {
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
-        let ours = fs::read_link("/proc/self/ns/ipc");
-        let theirs = fs::read_link(format!("/proc/{}/ns/ipc", self.tid));
-        if ours.ok() != theirs.ok() {
+        if !super::segments::shares_namespace(self.tid) {
             // Numbers of another namespace mean other segments, and cannot be looked up from here.
             return Err(Errno::Inval);
         }
@@ -191,20 +190,25 @@ impl Files for FileView<'_> {
     }
 
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
-        let mut bytes = Vec::new();
-        let mut at = addr & !7;
-        while bytes.len() <= len_max + 8 {
-            let word = ptrace::peek(self.tid, at).map_err(|_| Errno::Fault)?.to_le_bytes();
-            let skipped = usize::try_from(addr.saturating_sub(at)).unwrap_or(0);
-            bytes.extend_from_slice(&word[skipped..]);
-            if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
-                bytes.truncate(end);
-                return if end > len_max { Err(Errno::Inval) } else { Ok(bytes) };
-            }
-            at = at.checked_add(8).ok_or(Errno::Fault)?;
-        }
-        Err(Errno::Inval)
+        read_string(self.tid, addr, len_max)
     }
+}
+
+/// Copies a string of at most `len_max` bytes, without its terminating zero, out of a stopped thread's memory.
+pub(super) fn read_string(tid: Tid, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    let mut at = addr & !7;
+    while bytes.len() <= len_max + 8 {
+        let word = ptrace::peek(tid, at).map_err(|_| Errno::Fault)?.to_le_bytes();
+        let skipped = usize::try_from(addr.saturating_sub(at)).unwrap_or(0);
+        bytes.extend_from_slice(&word[skipped..]);
+        if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+            bytes.truncate(end);
+            return if end > len_max { Err(Errno::Inval) } else { Ok(bytes) };
+        }
+        at = at.checked_add(8).ok_or(Errno::Fault)?;
+    }
+    Err(Errno::Inval)
 }
 
 /// How the descriptor was opened.

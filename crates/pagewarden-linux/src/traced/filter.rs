@@ -120,8 +120,8 @@ pub(super) const CREDENTIALS: [i64; 7] = [
     libc::SYS_setns,
 ];
 
-/// Calls that stop too when nothing may be written past W^X: those that open a file for writing.
-const TRACED_FOR_WX: &[(i64, When)] = &[
+/// Calls that stop too when nothing may be written past its rights: those that open a file for writing.
+const TRACED_OPENS: &[(i64, When)] = &[
     (libc::SYS_open, When::Bits(1, libc::O_WRONLY as u64)),
     (libc::SYS_open, When::Bits(1, libc::O_RDWR as u64)),
     (libc::SYS_openat, When::Bits(2, libc::O_WRONLY as u64)),
@@ -160,8 +160,8 @@ pub(super) const REFUSED: &[(i64, When, i32)] = &[
     (libc::SYS_pkey_mprotect, When::IntIsNot(3, NO_KEY), libc::EINVAL),
 ];
 
-/// Refused too when nothing may be written past W^X: its flags lie in memory, where no filter sees them.
-const REFUSED_FOR_WX: &[(i64, When, i32)] = &[(libc::SYS_openat2, When::Always, libc::ENOSYS)];
+/// Refused too when nothing may be written past its rights: its flags lie in memory, where no filter sees them.
+const REFUSED_OPENS: &[(i64, When, i32)] = &[(libc::SYS_openat2, When::Always, libc::ENOSYS)];
 
 /// Refused too when pagewarden could not look at a guest that hides from tracers without privilege.
 const REFUSED_UNPRIVILEGED: &[(i64, When, i32)] =
@@ -179,13 +179,13 @@ pub(super) struct FilterOptions {
 /// All programs, in the order in which they are to be installed.
 pub(super) fn programs(options: FilterOptions) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut refused: BTreeMap<i32, Vec<(i64, When)>> = BTreeMap::new();
-    let for_wx = if options.watch_opens { REFUSED_FOR_WX } else { &[] };
+    let for_opens = if options.watch_opens { REFUSED_OPENS } else { &[] };
     let for_unprivileged = if options.unprivileged { REFUSED_UNPRIVILEGED } else { &[] };
-    for (call, when, errno) in REFUSED.iter().chain(for_wx).chain(for_unprivileged) {
+    for (call, when, errno) in REFUSED.iter().chain(for_opens).chain(for_unprivileged) {
         refused.entry(*errno).or_default().push((*call, *when));
     }
-    let for_wx = if options.watch_opens { TRACED_FOR_WX } else { &[] };
-    let mut traced: Vec<(i64, When)> = TRACED.iter().chain(for_wx).copied().collect();
+    let for_opens = if options.watch_opens { TRACED_OPENS } else { &[] };
+    let mut traced: Vec<(i64, When)> = TRACED.iter().chain(for_opens).copied().collect();
     traced.extend(CREDENTIALS.map(|call| (call, When::Always)));
     let traced = program(traced, SeccompAction::Trace(0))?;
     let mut programs = vec![x32_program(), traced];

@@ -3,7 +3,8 @@
 //! A child with memory of its own is charged before it is made. The parent is then waited for until the
 //! host tells of the child, so that no other call changes the space between charge and copy. The child
 //! starts traced and stopped; it is in the tables before its first stop is looked at, unless its parent
-//! dies in between ([`Stray`]).
+//! is killed in between. Such a child is killed too: the call has not returned, so nobody has heard of it, and
+//! it is as if the kill had come first.
 //!
 //! The flags of clone3 lie in memory that another thread may change after we have read them. What has
 //! become of the child is therefore asked of the host, and a child that got away untraced ends the run.
@@ -16,10 +17,10 @@ use pagewarden::manager::{PendingFork, Refusal};
 
 use super::calls::Decided;
 use super::inject::StoppedCall;
-use super::process::{SharedSpace, Space, Stray};
+use super::process::{SharedSpace, Space};
 use super::provider::TracedProvider;
 use super::ptrace::{self, Stop, Tid, Until};
-use super::tracer::{Tracer, kill};
+use super::tracer::{Tracer, kill, resume};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
@@ -33,6 +34,15 @@ const KCMP_VM: i32 = 1;
 struct Kinship {
     memory: bool,
     process: bool,
+}
+
+/// Who makes a child, and out of what.
+struct Parent {
+    tid: Tid,
+    process: Tid,
+    space: SharedSpace,
+    /// The child's own space, if it has been charged.
+    fork: Option<PendingFork>,
 }
 
 impl Tracer<'_> {
@@ -62,7 +72,7 @@ impl Tracer<'_> {
                 if let Some(child) = child {
                     let told = Kinship { memory: flags & CLONE_VM != 0, process: flags & CLONE_THREAD != 0 };
                     let kin = if is_clone3 { kinship(tid, child, told) } else { told };
-                    self.add_child(child, process, kin, Stray { parent: tid, fork: pending, space: Rc::clone(space) });
+                    self.add_child(child, kin, Parent { tid, process, space: Rc::clone(space), fork: pending });
                 }
             }
             Some(_) => {
@@ -73,7 +83,7 @@ impl Tracer<'_> {
                     return self.end();
                 }
             }
-            None => self.tree.strays.push(Stray { parent: tid, fork: pending, space: Rc::clone(space) }),
+            None => {}
         }
         call.release(Until::Event);
     }
@@ -91,7 +101,8 @@ impl Tracer<'_> {
     }
 
     /// Enters a child in the tables.
-    fn add_child(&mut self, child: Tid, process: Tid, kin: Kinship, from: Stray) {
+    fn add_child(&mut self, child: Tid, kin: Kinship, from: Parent) {
+        let process = from.process;
         if kin.process {
             return self.tree.add_thread(child, process, Some(from.space));
         }
@@ -104,7 +115,7 @@ impl Tracer<'_> {
         let fork = match from.fork {
             Some(fork) => fork,
             // The flags changed under our eyes: the child is paid for now, or does not live.
-            None => match self.prepare_fork(&from.space, from.parent) {
+            None => match self.prepare_fork(&from.space, from.tid) {
                 Ok(fork) => fork,
                 Err(_) => return kill(child),
             },
@@ -114,20 +125,14 @@ impl Tracer<'_> {
         let space = Space::share(fork.finish(provider));
         self.tree.add_process(child, process, program, Some(space));
     }
+}
 
-    /// Takes in a child whose parent died before it told of it; false if nobody knows of such a child.
-    pub(super) fn adopt_stray(&mut self, tid: Tid) -> bool {
-        let process = thread_group(tid).unwrap_or(tid);
-        if process != tid {
-            let space = self.tree.tasks.get(&process).and_then(|leader| leader.space.clone());
-            self.tree.add_thread(tid, process, space);
-            return true;
-        }
-        let Some(stray) = self.tree.strays.pop() else { return false };
-        let kin = Kinship { memory: stray.fork.is_none(), process: false };
-        let parent = stray.parent;
-        self.add_child(tid, parent, kin, stray);
-        true
+/// Deals with a thread that nobody has told of: its parent was killed while it made it.
+pub(super) fn dismiss(tid: Tid) {
+    match thread_group(tid) {
+        Some(process) if process == tid => kill(tid),
+        // It is being killed with its group; the number would name the whole group.
+        _ => resume(tid, Until::Event, 0),
     }
 }
 

@@ -26,8 +26,8 @@
 //! | setrlimit prlimit64 with a new limit | stop, run, looked at | the manager follows the guest's own limits |
 //! | capset setuid setreuid setresuid setfsuid unshare setns | stop, run, looked at | it follows its privileges |
 //! | shmget shmctl(`IPC_RMID`) memfd_create ftruncate fallocate | stop, charged | memory outside of any space |
-//! | open openat creat for writing, with W^X denied | stop, looked at | `/proc/PID/mem` passes protections |
-//! | openat2, with W^X denied | `ENOSYS` | its flags lie in memory; programs fall back to openat |
+//! | open openat creat for writing, with W^X denied or a commit limit | stop, looked at | `/proc/PID/mem` passes protections: it makes pages that nobody has paid for |
+//! | openat2, in the same cases | `ENOSYS` | its flags lie in memory; programs fall back to openat |
 //! | io_uring_\* io_setup | `ENOSYS` | they map rings, and run calls that no filter sees |
 //! | userfaultfd, its device | `ENOSYS`, `ENOTTY` | places pages with no memory call |
 //! | memfd_secret map_shadow_stack mseal process_madvise remap_file_pages | `ENOSYS` | not in the manager's model yet |
@@ -48,6 +48,7 @@ mod filter;
 mod fork;
 mod import;
 mod inject;
+mod opens;
 mod process;
 mod provider;
 mod ptrace;
@@ -78,7 +79,7 @@ use tracer::Tracer;
 pub fn run(options: &RunOptions, observer: Option<&mut dyn Observer>) -> Result<RunOutcome, RunError> {
     let host = |what| move |source| RunError::Host { what, source };
     let filters = filter::programs(FilterOptions {
-        watch_opens: options.policy.wx == WxPolicy::Deny,
+        watch_opens: options.policy.wx == WxPolicy::Deny || options.commit_limit.is_some(),
         unprivileged: !may_trace_all(),
     })
     .map_err(|error| host("seccomp filter")(io::Error::other(error)))?;

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -83,23 +84,31 @@ impl Segments {
     /// Gives back what is gone; `processes` are all that live. True if anything was.
     pub(super) fn sweep(&mut self, processes: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
         let before = self.memfds.len() + self.sysv.len();
-        self.sysv.retain(|id, _| segment_status(*id).is_some());
+        self.sysv.retain(|id, _| !is_gone(*id));
         if !self.memfds.is_empty() {
-            let open: HashSet<FileId> = processes.flat_map(open_memfds).collect();
-            self.memfds.retain(|file, _| open.contains(file) || table.is_mapped(*file));
+            // A process that cannot be looked at may have any of them open.
+            let open: Option<Vec<Vec<FileId>>> = processes.map(open_memfds).collect();
+            if let Some(open) = open {
+                let open: HashSet<FileId> = open.into_iter().flatten().collect();
+                self.memfds.retain(|file, _| open.contains(file) || table.is_mapped(*file));
+            }
         }
         self.memfds.len() + self.sysv.len() < before
     }
 }
 
-/// The memfds that a process has open.
-fn open_memfds(pid: Tid) -> Vec<FileId> {
-    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+/// The memfds that a process has open; nothing if it may not be looked at.
+fn open_memfds(pid: Tid) -> Option<Vec<FileId>> {
+    let folder = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        Err(_) => return Some(Vec::new()),
+    };
     let paths = folder.flatten().map(|entry| entry.path());
     let memfds = paths.filter(|path| {
         fs::read_link(path).is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"))
     });
-    memfds.filter_map(|path| files::status(path.to_str()?).ok()).map(|status| status.id).collect()
+    Some(memfds.filter_map(|path| files::status(path.to_str()?).ok()).map(|status| status.id).collect())
 }
 
 /// Makes a memfd to see on which device they are.
@@ -161,6 +170,18 @@ pub(super) fn rights(tid: Tid, segment: &SegmentStatus) -> Prot {
     rights.set(Prot::WRITE, bits & 2 != 0);
     rights.set(Prot::EXEC, bits & 1 != 0);
     rights
+}
+
+/// Whether segment `id` has ended. One that may not be looked at has not.
+fn is_gone(id: i32) -> bool {
+    let failed = segment_status(id).is_none();
+    failed && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
+}
+
+/// Whether segment numbers mean the same to `tid` and to us.
+pub(super) fn shares_namespace(tid: Tid) -> bool {
+    let ours = fs::read_link("/proc/self/ns/ipc").ok();
+    ours.is_some() && ours == fs::read_link(format!("/proc/{tid}/ns/ipc")).ok()
 }
 
 /// The segment with `key`, if there is one.

@@ -10,6 +10,7 @@ use pagewarden::manager::{Cause, Refusal};
 use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
 
 use super::files::FileTable;
+use super::fork;
 use super::import::{self, ImportError};
 use super::process::{ExitAction, SharedSpace, Space, Task, Tree, usage_of};
 use super::ptrace::{self, Stop, Tid, Until};
@@ -109,8 +110,11 @@ impl<'a> Tracer<'a> {
             Stop::Killed(signal) => return self.gone(event, Exit::Signal(signal)),
             _ => {}
         }
-        if self.ending || !self.tree.tasks.contains_key(&tid) && !self.adopt_stray(tid) {
+        if self.ending {
             return kill(tid);
+        }
+        if !self.tree.tasks.contains_key(&tid) {
+            return fork::dismiss(tid);
         }
         match event.stop {
             Stop::Seccomp => self.stopped_call(tid),
