@@ -118,6 +118,30 @@ static int signals_in_calls(void) {
     return ordered == SIGNALS ? 0 : 5;
 }
 
+/* Stops in the middle of calls of many host calls each: a parent sees every one. */
+static int stops_in_calls(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        char *area = mmap(0, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (;;) {
+            for (int page = 0; page < 64; page += 2) mprotect(area + page * PAGE, PAGE, PROT_READ);
+            mprotect(area, 64 * PAGE, PROT_READ | PROT_WRITE);
+            mprotect(area, 64 * PAGE, PROT_NONE);
+        }
+    }
+    alarm(30); /* a stop that got lost would be waited for without end */
+    for (int round = 0; round < 100; round++) {
+        int status;
+        usleep(rand() % 3000);
+        kill(child, SIGSTOP);
+        if (waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status)) return 1;
+        kill(child, SIGCONT);
+        if (waitpid(child, &status, WCONTINUED) != child || !WIFCONTINUED(status)) return 2;
+    }
+    kill(child, SIGKILL);
+    return waitpid(child, 0, 0) == child ? 0 : 3;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 99;
     if (!strcmp(argv[1], "memory_file")) return memory_file();
@@ -126,5 +150,6 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "killed_in_calls")) return killed_in_calls();
     if (!strcmp(argv[1], "killed_in_forks")) return killed_in_forks();
     if (!strcmp(argv[1], "signals_in_calls")) return signals_in_calls();
+    if (!strcmp(argv[1], "stops_in_calls")) return stops_in_calls();
     return 98;
 }

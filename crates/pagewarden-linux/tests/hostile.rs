@@ -78,3 +78,8 @@ fn processes_killed_while_they_fork_leave_nothing_behind() {
 fn signals_and_stops_get_through_between_host_calls() {
     assert_eq!(outcome(&["signals_in_calls"], |_| ()).exit, Exit::Code(0));
 }
+
+#[test]
+fn stops_between_host_calls_are_put_off_and_not_lost() {
+    assert_eq!(outcome(&["stops_in_calls"], |options| options.verify = Verify::Off).exit, Exit::Code(0));
+}
