@@ -118,28 +118,42 @@ static int signals_in_calls(void) {
     return ordered == SIGNALS ? 0 : 5;
 }
 
-/* Stops in the middle of calls of many host calls each: a parent sees every one. */
+static _Atomic long *turns;
+
+static void *protect_for_ever(void *unused) {
+    char *area = mmap(0, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (;; ++*turns) {
+        for (int page = 0; page < 64; page += 8) mprotect(area + page * PAGE, PAGE, PROT_READ);
+        mprotect(area, 64 * PAGE, PROT_READ | PROT_WRITE);
+        mprotect(area, 64 * PAGE, PROT_NONE);
+    }
+    return unused;
+}
+
+/* Stops in the middle of calls of many host calls each: a parent sees every one, and then nothing moves. */
 static int stops_in_calls(void) {
+    turns = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t child = fork();
     if (child == 0) {
-        char *area = mmap(0, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        for (;;) {
-            for (int page = 0; page < 64; page += 2) mprotect(area + page * PAGE, PAGE, PROT_READ);
-            mprotect(area, 64 * PAGE, PROT_READ | PROT_WRITE);
-            mprotect(area, 64 * PAGE, PROT_NONE);
-        }
+        pthread_t thread;
+        pthread_create(&thread, 0, protect_for_ever, 0);
+        protect_for_ever(0);
     }
-    alarm(30); /* a stop that got lost would be waited for without end */
+    alarm(20); /* a stop that got lost would be waited for without end */
     for (int round = 0; round < 100; round++) {
         int status;
         usleep(rand() % 3000);
         kill(child, SIGSTOP);
         if (waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status)) return 1;
+        usleep(1000);
+        long before = *turns;
+        usleep(2000);
+        if (*turns != before) return 2;
         kill(child, SIGCONT);
-        if (waitpid(child, &status, WCONTINUED) != child || !WIFCONTINUED(status)) return 2;
+        if (waitpid(child, &status, WCONTINUED) != child || !WIFCONTINUED(status)) return 3;
     }
     kill(child, SIGKILL);
-    return waitpid(child, 0, 0) == child ? 0 : 3;
+    return waitpid(child, 0, 0) == child ? 0 : 4;
 }
 
 int main(int argc, char **argv) {
