@@ -153,9 +153,10 @@ impl<'a> Tracer<'a> {
         self.tree.remove_threads(tid);
         let wx_refusals = process.wx_refusals();
         if wx_refusals > 0 {
+            let requests = if wx_refusals == 1 { "request" } else { "requests" };
             self.hints.push(format!(
-                "{}: {wx_refusals} calls asked for memory that is writable and executable and were refused \
-                 (--wx deny); a JIT compiler needs it (node: --jitless, java: -Xint)",
+                "{}: --wx deny refused {wx_refusals} {requests} for memory that is writable and executable; a JIT \
+                 compiler needs it (node: --jitless, java: -Xint)",
                 process.program
             ));
         }
