@@ -29,7 +29,6 @@ const ADVICES_END: i32 = 128;
 const LOWEST_HINT_DEFAULT: u64 = 65_536;
 const CAP_IPC_LOCK: u64 = 14;
 const CAP_SYS_RAWIO: u64 = 17;
-const CAP_SYS_ADMIN: u64 = 21;
 
 /// Why a new program has no space.
 #[derive(Debug)]
@@ -226,7 +225,8 @@ pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
     })
 }
 
-/// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing.
+/// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing, and no
+/// guest is let take frames from the whole machine, whatever it may do elsewhere.
 pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map_or("", str::trim);
@@ -236,7 +236,6 @@ pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     if namespace.as_os_str() == FIRST_USER_NAMESPACE {
         privileges.set(Privileges::MAP_LOW, effective & (1 << CAP_SYS_RAWIO) != 0);
         privileges.set(Privileges::LOCK, effective & (1 << CAP_IPC_LOCK) != 0);
-        privileges.set(Privileges::ADMIN, effective & (1 << CAP_SYS_ADMIN) != 0);
     }
     Ok(privileges)
 }

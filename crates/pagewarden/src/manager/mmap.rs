@@ -9,7 +9,7 @@ use super::config::WxPolicy;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Cause, Draft, Plan, Refusal};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, prot_from_word};
@@ -184,11 +184,6 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_page: Option<u64>) -> Re
         return Err(Errno::Exist.into());
     }
     Ok(range)
-}
-
-/// `len` rounded up as the kernel does: a sum that wraps becomes 0.
-const fn round_up(len: u64, to: u64) -> u64 {
-    len.wrapping_add(to - 1) & !(to - 1)
 }
 
 fn huge_alignment(call: &MmapRequest) -> HugeAlignment {

@@ -18,7 +18,7 @@ use super::munmap::unmap;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::{MremapRequest, RemapFlags};
 use crate::object::ObjectKind;
@@ -76,11 +76,10 @@ impl Remap {
 
 /// The checks that need no region (`check_mremap_params`).
 fn check_words(space: &Space, call: &MremapRequest) -> Result<Remap, Errno> {
-    let round_up = |len: u64| len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
     let remap = Remap {
         addr: call.addr,
-        old_len: round_up(call.old_len),
-        new_len: round_up(call.new_len),
+        old_len: round_up(call.old_len, PAGE_SIZE),
+        new_len: round_up(call.new_len, PAGE_SIZE),
         flags: call.flags,
         new_addr: call.new_addr,
     };
