@@ -233,6 +233,11 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
+            // A second view of pages that the target covers: they are gone when they are looked for.
+            if remap.old_len == 0 && to.contains(old) {
+                draft.unmap(to);
+                return Err(Errno::Fault.into());
+            }
             if tail.is_err() {
                 draft.unmap(to);
             } else {
