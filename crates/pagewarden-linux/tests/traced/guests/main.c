@@ -22,7 +22,7 @@ void say(const char *format, ...)
 void become(const char *name, const char *argument)
 {
     char *const arguments[] = { "guest", (char *)out, (char *)name, (char *)argument, NULL };
-    execve("/proc/self/exe", arguments, environment);
+    execve("/proc/thread-self/exe", arguments, environment);
 }
 
 int status_of(pid_t child)

@@ -162,7 +162,7 @@ static int spawn(int argc, char **argv)
     for (int i = 0; i < 10; i++) {
         pid_t child;
         char *const arguments[] = { "guest", argv[0], "exit", "11", NULL };
-        CHECK(posix_spawn(&child, "/proc/self/exe", NULL, NULL, arguments, environ) == 0);
+        CHECK(posix_spawn(&child, "/proc/thread-self/exe", NULL, NULL, arguments, environ) == 0);
         int status = status_of(child);
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 11);
     }
