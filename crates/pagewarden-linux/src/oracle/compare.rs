@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn differences_have_kinds() {
-        let program = Program { steps: vec![crate::oracle::Step::new(crate::oracle::Call::Brk, &[])] };
+        let program = Program { steps: vec![crate::oracle::Step::new(Call::Brk, &[])] };
         let kind = |left: &[&str], right: &[&str]| {
             Difference { program: program.clone(), left: transcript(left), right: transcript(right) }.kind()
         };

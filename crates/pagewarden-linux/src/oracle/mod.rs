@@ -1,8 +1,8 @@
 //! The host kernel as the oracle: random programs of memory calls, run on it directly and under pagewarden, must
 //! answer the same, leave the same regions and the same bytes.
 //!
-//! [`generate`] makes a [`Program`] from a seed, [`guest`] runs programs in a process of their own, [`compare`]
-//! runs that process on both sides, [`shrink`] makes a differing program small, [`c_source`] prints it as C, and
+//! [`generate()`] makes a [`Program`] from a seed, [`guest`] runs programs in a process of their own, [`compare`]
+//! runs that process on both sides, [`shrink()`] makes a differing program small, [`c_source`] prints it as C, and
 //! [`check`] is all of that together.
 //! Both sides have the same address-space layout (no randomisation, same arguments and environment), so addresses
 //! are compared as they are.

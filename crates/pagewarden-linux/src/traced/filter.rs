@@ -204,11 +204,16 @@ fn program(calls: Vec<(i64, When)>, action: SeccompAction) -> Result<BpfProgram,
     SeccompFilter::new(rules, SeccompAction::Allow, action, TargetArch::x86_64)?.try_into()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "opcodes have 16 bits")]
+const fn opcode(word: u32) -> u16 {
+    word as u16
+}
+
 /// Answers `ENOSYS` to numbers of the x32 ABI, which share the architecture and differ by one bit.
 fn x32_program() -> BpfProgram {
-    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_BITS: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const LOAD_WORD: u16 = opcode(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    const JUMP_IF_BITS: u16 = opcode(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+    const RETURN: u16 = opcode(libc::BPF_RET | libc::BPF_K);
     const NUMBER_OFFSET: u32 = 0;
     const X32_BIT: u32 = 0x4000_0000;
     vec![

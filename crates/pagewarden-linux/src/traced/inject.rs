@@ -134,7 +134,7 @@ impl StoppedCall {
                 return self.lose();
             }
         }
-        self.to_exit()
+        self.run_to_exit()
     }
 
     fn run_again(&mut self, number: u64, args: [u64; 6]) -> Option<u64> {
@@ -154,14 +154,14 @@ impl StoppedCall {
         if ptrace::set_registers(self.tid, &registers).is_err() {
             return self.lose();
         }
-        match self.to_entry()? {
-            Entry::Filter => self.to_exit(),
+        match self.step_to_entry()? {
+            Entry::Filter => self.run_to_exit(),
             Entry::Passed(value) => Some(value),
         }
     }
 
     /// Steps from the `syscall` instruction to the filter's stop, or past a call that it lets through.
-    fn to_entry(&mut self) -> Option<Entry> {
+    fn step_to_entry(&mut self) -> Option<Entry> {
         loop {
             if ptrace::resume(self.tid, Until::Step, 0).is_err() {
                 return self.lose();
@@ -191,7 +191,7 @@ impl StoppedCall {
     }
 
     /// Lets the call that the thread stands before run to its end.
-    fn to_exit(&mut self) -> Option<u64> {
+    fn run_to_exit(&mut self) -> Option<u64> {
         if ptrace::resume(self.tid, Until::Syscall, 0).is_err() {
             return self.lose();
         }

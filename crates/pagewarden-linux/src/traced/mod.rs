@@ -1,4 +1,47 @@
-//! HEADER
+//! The traced platform: the guest is a tree of ordinary processes, each memory call of which stops it.
+//!
+//! ```text
+//!   guest thread                        tracer (one thread for the whole tree)
+//!   mmap(...) --- seccomp: TRACE --->   registers -> Request -> plan -> charge
+//!      the host call that the plan  <-- registers rewritten, run to its end
+//!      says, in the guest's thread -->  result checked, state published
+//!   goes on with the answer        <--  all other registers as they were
+//! ```
+//!
+//! Owns the guest's processes from fork to exit: `spawn` starts them, `tracer` is the event loop, `calls`
+//! and `fork` deal with stopped calls, `import` takes over what exec has mapped, `provider` turns
+//! operations into host calls and `inject` makes a thread run them. What a call means is the core's.
+//!
+//! Invariants: between two events every space is as its process's host map says (`verify` looks); every
+//! thread is in the `process` tables before its first call is looked at; a guest that is not traced does
+//! not live (`PTRACE_O_EXITKILL`, and filters that answer `ENOSYS` without a tracer). No locks: one thread.
+//!
+//! # What becomes of each call
+//!
+//! | call | decision | why |
+//! |---|---|---|
+//! | mmap munmap mprotect mremap brk madvise mlock\* munlock\* shmat shmdt prctl(`PR_SET_VMA`) | stop, planned | the family |
+//! | pkey_mprotect with key -1 | stop, planned | is mprotect |
+//! | fork vfork clone clone3 | stop, charged | a child with its own memory is paid for before it is made |
+//! | setrlimit prlimit64 with a new limit | stop, run, looked at | the manager follows the guest's own limits |
+//! | capset setuid setreuid setresuid setfsuid unshare setns | stop, run, looked at | it follows its privileges |
+//! | shmget shmctl(`IPC_RMID`) memfd_create ftruncate fallocate | stop, charged | memory outside of any space |
+//! | open openat creat for writing, with W^X denied | stop, looked at | `/proc/PID/mem` passes protections |
+//! | openat2, with W^X denied | `ENOSYS` | its flags lie in memory; programs fall back to openat |
+//! | io_uring_\* io_setup | `ENOSYS` | they map rings, and run calls that no filter sees |
+//! | userfaultfd, its device | `ENOSYS`, `ENOTTY` | places pages with no memory call |
+//! | memfd_secret map_shadow_stack mseal process_madvise remap_file_pages | `ENOSYS` | not in the manager's model yet |
+//! | pkey_alloc, pkey_free, pkey_mprotect with a key | `ENOSPC`, `EINVAL` | as with no keys left |
+//! | ptrace process_vm_writev prctl(`PR_SET_MM`) | `EPERM` | change memory or maps behind the manager |
+//! | seccomp prctl(`PR_SET_SECCOMP`, syscall user dispatch) | `ENOSYS`, `EINVAL` | a filter of the guest could refuse our calls |
+//! | personality(`READ_IMPLIES_EXEC`) | `EINVAL` | makes mappings executable that did not ask |
+//! | arch_prctl that maps a vdso, tags addresses or makes shadow stacks | `EINVAL` | maps with no memory call |
+//! | clone(`CLONE_UNTRACED`) | `EINVAL` | a child that nobody watches |
+//! | prctl(`PR_SET_DUMPABLE`, 0), if pagewarden has no `CAP_SYS_PTRACE` | 0, nothing done | such a guest could not be looked at |
+//! | int 0x80, sysenter, 32-bit code | killed | another door to the same calls |
+//! | x32 numbers | `ENOSYS` | the same |
+//! | everything else | not stopped | changes no map |
+
 mod calls;
 mod files;
 mod filter;

@@ -144,22 +144,24 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
-        Op::Name { range, name } => return name_pages(*range, name.is_some(), call),
+        Op::Name { range, name } => {
+            let [.., string, _] = call.args();
+            return name_pages(*range, name.as_ref().map_or(0, |_| string), call);
+        }
         Op::SetBreak { to, .. } => {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
 }
 
-/// Names pages by the string that the guest's own call points to; another thread may change the string
-/// meanwhile, and then the host shows another name: nothing depends on it.
-fn name_pages(range: PageRange, is_named: bool, call: &StoppedCall) -> Result<HostCall, Errno> {
+/// Names pages by the string that the guest's own call points to, or takes their name away if that is 0. Another
+/// thread may change the string meanwhile, and then the host shows another name: nothing depends on it.
+fn name_pages(range: PageRange, string: u64, call: &StoppedCall) -> Result<HostCall, Errno> {
     if call.number() != libc::SYS_prctl.cast_unsigned() {
         return Err(Errno::NoSys);
     }
-    let [option, kind, _, _, name, _] = call.args();
-    let name = if is_named { name } else { 0 };
-    let args = [option, kind, range.start().as_u64(), range.bytes(), name, 0];
+    let [option, kind, ..] = call.args();
+    let args = [option, kind, range.start().as_u64(), range.bytes(), string, 0];
     Ok(HostCall { number: libc::SYS_prctl, args, expected: 0 })
 }
 
@@ -225,6 +227,7 @@ fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
         (RegionFlags::GROWS_DOWN, MapFlags::GROWS_DOWN),
         (RegionFlags::NO_RESERVE, MapFlags::NO_RESERVE),
         (RegionFlags::NO_HUGE_PAGE, MapFlags::STACK),
+        (RegionFlags::SYNC, MapFlags::SYNC),
     ];
     for (property, flag) in named {
         if region.flags.contains(property) {

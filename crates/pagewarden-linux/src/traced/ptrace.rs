@@ -148,7 +148,8 @@ pub(super) fn set_signal_mask(tid: Tid, mask: u64) -> io::Result<()> {
 
 /// One word of a stopped thread's memory.
 pub(super) fn peek(tid: Tid, address: u64) -> io::Result<u64> {
-    let word = nix::sys::ptrace::read(nix::unistd::Pid::from_raw(tid), address as usize as *mut c_void)?;
+    let address = ptr::without_provenance_mut(usize::try_from(address).map_err(io::Error::other)?);
+    let word = nix::sys::ptrace::read(nix::unistd::Pid::from_raw(tid), address)?;
     Ok(word.cast_unsigned())
 }
 

@@ -155,8 +155,9 @@ pub(super) fn stop_with_guest(pid: Tid, signal: i32, all_stopped: impl FnOnce() 
     if signal == libc::SIGSTOP && !all_stopped() {
         return;
     }
+    let own = std::process::id().cast_signed();
     // SAFETY: a process may always send itself a signal.
-    let _ = unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+    let _ = unsafe { libc::kill(own, libc::SIGSTOP) };
 }
 
 fn has_terminal() -> bool {

@@ -117,7 +117,7 @@ pub(super) fn spawn(options: &RunOptions, filters: &[BpfProgram], mask: &libc::s
         path: name(path.as_os_str()).map_err(refused)?,
         argv: pointers(&strings),
         environ: pointers(&variables),
-        programs: filters.iter().map(|program| sock_fprog(program)).collect(),
+        programs: filters.iter().map(sock_fprog).collect(),
         mask,
         ready: ready_out.as_raw_fd(),
         go: go_in.as_raw_fd(),
@@ -214,6 +214,6 @@ impl Child<'_> {
 }
 
 fn last_errno() -> i32 {
-    // SAFETY: the location is always valid for the calling thread.
-    unsafe { *libc::__errno_location() }
+    // Reading the error number allocates nothing and takes no lock.
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

@@ -11,7 +11,7 @@ use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
 
 use super::files::FileTable;
 use super::import::{self, ImportError};
-use super::process::{ExitAction, SharedSpace, Space, Tree, usage_of};
+use super::process::{ExitAction, SharedSpace, Space, Task, Tree, usage_of};
 use super::ptrace::{self, Stop, Tid, Until};
 use super::segments::Segments;
 use super::signals;
@@ -37,8 +37,8 @@ pub(super) struct Tracer<'a> {
     pub(super) started: Instant,
     pub(super) calls: u64,
     spawned: Spawned,
-    /// Whether the program has executed.
-    running: bool,
+    /// How many times exec has put a program in place.
+    programs_started: u64,
     exit: Option<Exit>,
     failure: Option<RunError>,
     /// Whatever stops from now on is killed.
@@ -71,7 +71,7 @@ impl<'a> Tracer<'a> {
             started: Instant::now(),
             calls: 0,
             spawned,
-            running: false,
+            programs_started: 0,
             exit: None,
             failure: None,
             ending: false,
@@ -119,21 +119,19 @@ impl<'a> Tracer<'a> {
             Stop::Group(signal) => self.group_stop(tid, signal),
             Stop::Signal(signal) => resume(tid, Until::Event, signal),
             Stop::Trap => {
-                self.set_stopped(tid, false);
+                self.task(tid, |task| task.stopped = false);
                 resume(tid, Until::Event, 0);
             }
             Stop::Cloned | Stop::Exited(_) | Stop::Killed(_) => resume(tid, Until::Event, 0),
         }
     }
 
-    fn set_stopped(&mut self, tid: Tid, stopped: bool) {
-        if let Some(task) = self.tree.tasks.get_mut(&tid) {
-            task.stopped = stopped;
-        }
+    fn task(&mut self, tid: Tid, change: impl FnOnce(&mut Task)) {
+        self.tree.tasks.get_mut(&tid).map(change);
     }
 
     fn group_stop(&mut self, tid: Tid, signal: i32) {
-        self.set_stopped(tid, true);
+        self.task(tid, |task| task.stopped = true);
         resume(tid, Until::Continued, 0);
         if tid == self.spawned.pid {
             signals::stop_with_guest(tid, signal, || self.tree.tasks.values().all(|task| task.stopped));
@@ -175,7 +173,7 @@ impl<'a> Tracer<'a> {
 
     fn main_gone(&mut self, exit: Exit) {
         self.exit = Some(exit);
-        if !self.running
+        if self.programs_started == 0
             && let Some(source) = self.spawned.exec_error()
         {
             self.failure = Some(spawn::not_executable(&self.options.program, source));
@@ -219,11 +217,11 @@ impl<'a> Tracer<'a> {
             process.program = name.unwrap_or_else(|| process.program.clone());
         }
         let Ok(registers) = ptrace::registers(tid) else { return };
-        let is_first = !std::mem::replace(&mut self.running, true);
+        self.programs_started += 1;
         if registers.cs == CODE_SEGMENT_32 {
             return self.kill_with_hint(tid, "32-bit programs cannot be run");
         }
-        let Some(space) = self.import(tid, is_first) else { return kill(tid) };
+        let Some(space) = self.import(tid) else { return kill(tid) };
         if let Some(process) = self.tree.processes.get_mut(&tid) {
             process.space = Some(Rc::clone(&space));
         }
@@ -231,7 +229,7 @@ impl<'a> Tracer<'a> {
         self.close_writable_code(tid);
     }
 
-    fn import(&mut self, tid: Tid, is_first: bool) -> Option<SharedSpace> {
+    fn import(&mut self, tid: Tid) -> Option<SharedSpace> {
         let account = self.new_account();
         match import::import(tid, account, &self.options.policy, &mut self.files) {
             Ok(manager) => return Some(Space::share(manager)),
@@ -239,19 +237,19 @@ impl<'a> Tracer<'a> {
             Err(ImportError::Host(error)) => {
                 self.kill_with_hint(tid, &format!("the host does not show what it has mapped ({error})"));
             }
-            Err(ImportError::Limit { refusal, needed }) => self.too_large(tid, refusal, needed, is_first),
+            Err(ImportError::Limit { refusal, needed }) => self.too_large(tid, refusal, needed),
         }
         None
     }
 
-    fn too_large(&mut self, tid: Tid, refusal: Refusal, needed: import::Needed, is_first: bool) {
+    fn too_large(&mut self, tid: Tid, refusal: Refusal, needed: import::Needed) {
         let (limit, given, needed) = match refusal.cause {
             Cause::Limit(Resource::Committed) => ("--commit-limit", self.options.commit_limit, needed.committed),
             Cause::Limit(Resource::Virtual) => ("--reserve-limit", self.options.reserve_limit, needed.reserved),
             Cause::Limit(Resource::Regions) => ("--map-limit", self.options.map_limit, needed.regions),
             _ => ("--lock-limit", self.options.lock_limit, 0),
         };
-        if is_first {
+        if self.programs_started == 1 {
             let program = self.options.program.to_string_lossy().into_owned();
             let given = given.unwrap_or(0);
             self.failure = Some(RunError::LimitTooSmall { limit, given, needed, program });

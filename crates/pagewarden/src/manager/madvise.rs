@@ -85,6 +85,11 @@ fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) {
     let (set, clear) = effect(advice);
     if !(set | clear).is_empty() {
         draft.next.update(range, |region| {
+            // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
+            let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
+            if advice == Advice::Mergeable && is_exempt {
+                return;
+            }
             region.flags.remove(clear);
             region.flags.insert(set);
         });

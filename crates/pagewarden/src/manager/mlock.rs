@@ -77,7 +77,8 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
     }
     if let Some(done) = PageRange::new(range.start(), next) {
         draft.next.update(done, |region| relock(region, lock));
-        draft.op(Op::Lock { range: done, lock });
+        // The platform is told of the whole range: where it has a hole, nothing is made resident.
+        draft.op(Op::Lock { range, lock });
     }
     draft.finish(if next < range.end() { Err(Errno::NoMem.into()) } else { Ok(0) })
 }
