@@ -312,6 +312,7 @@ static int forker_killed(int argc, char **argv)
         pid_t child = fork();
         CHECK(child >= 0);
         if (child == 0) {
+            CHECK(mmap(NULL, 20 * MIB, RW, PRIVATE, -1, 0) != MAP_FAILED);
             for (;;) {
                 pid_t grandchild = i % 3 == 2 ? vfork() : fork();
                 if (grandchild == 0 && i % 3 == 1) {
@@ -330,6 +331,9 @@ static int forker_killed(int argc, char **argv)
         while ((gone = wait(&status)) > 0)
             CHECK(gone == child ? WIFSIGNALED(status) : status == 0 || status == SIGKILL);
         CHECK(errno == ECHILD);
+        /* Nothing is held for children that there are not. */
+        void *map = mmap(NULL, 80 * MIB, RW, PRIVATE, -1, 0);
+        CHECK(map != MAP_FAILED && munmap(map, 80 * MIB) == 0);
     }
     say("done\n");
     return 0;
