@@ -95,14 +95,13 @@ fn programs_of_32_bits_are_killed_with_a_hint() {
 fn limits_too_small_to_start_say_so() {
     let directory = tempfile::tempdir().unwrap();
     let program: OsString = guest(Link::Dynamic).into();
-    let limits: [(&str, u64, fn(&mut RunOptions)); 3] = [
-        ("--commit-limit", 4096, |options| options.commit_limit = Some(4096)),
-        ("--reserve-limit", 65536, |options| options.reserve_limit = Some(65536)),
-        ("--map-limit", 2, |options| options.map_limit = Some(2)),
+    let options = || RunOptions { program: program.clone(), ..RunOptions::default() };
+    let limits = [
+        ("--commit-limit", 4096, RunOptions { commit_limit: Some(4096), ..options() }),
+        ("--reserve-limit", 65536, RunOptions { reserve_limit: Some(65536), ..options() }),
+        ("--map-limit", 2, RunOptions { map_limit: Some(2), ..options() }),
     ];
-    for (name, amount, set) in limits {
-        let mut options = RunOptions { program: program.clone(), ..RunOptions::default() };
-        set(&mut options);
+    for (name, amount, options) in limits {
         match run_watched(directory.path(), options) {
             Err(RunError::LimitTooSmall { limit, given, needed, .. }) => {
                 assert_eq!((limit, given), (name, amount));
