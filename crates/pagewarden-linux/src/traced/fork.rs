@@ -2,8 +2,8 @@
 //!
 //! A child with memory of its own is charged before it is made. The parent is then waited for until the
 //! host tells of the child, so that no other call changes the space between charge and copy. The child
-//! starts traced and stopped; it is in the tables before its first stop is looked at, unless its parent
-//! dies in between ([`Stray`]).
+//! starts traced and stopped; it is in the tables before its first stop is looked at. If its parent dies in
+//! between, the host is asked whether there is a child: a charge for one that never came would stay for good.
 //!
 //! The flags of clone3 lie in memory that another thread may change after we have read them. What has
 //! become of the child is therefore asked of the host, and a child that got away untraced ends the run.
@@ -16,7 +16,7 @@ use pagewarden::manager::{PendingFork, Refusal};
 
 use super::calls::Decided;
 use super::inject::StoppedCall;
-use super::process::{SharedSpace, Space, Stray};
+use super::process::{SharedSpace, Space};
 use super::provider::TracedProvider;
 use super::ptrace::{self, Stop, Tid, Until};
 use super::tracer::{Tracer, kill};
@@ -33,6 +33,16 @@ const KCMP_VM: i32 = 1;
 struct Kinship {
     memory: bool,
     process: bool,
+}
+
+/// Where a child comes from.
+struct Origin {
+    /// The thread that has made it.
+    parent: Tid,
+    /// The space that was charged for it, if it gets its own.
+    fork: Option<PendingFork>,
+    /// The parent's space.
+    space: SharedSpace,
 }
 
 impl Tracer<'_> {
@@ -56,13 +66,13 @@ impl Tracer<'_> {
             None
         };
         let process = self.tree.tasks.get(&tid).map_or(tid, |task| task.process);
+        let told = Kinship { memory: flags & CLONE_VM != 0, process: flags & CLONE_THREAD != 0 };
         match call.run_to_event() {
             Some(Stop::Cloned) => {
                 let child = ptrace::event_message(tid).ok().and_then(|child| Tid::try_from(child).ok());
                 if let Some(child) = child {
-                    let told = Kinship { memory: flags & CLONE_VM != 0, process: flags & CLONE_THREAD != 0 };
                     let kin = if is_clone3 { kinship(tid, child, told) } else { told };
-                    self.add_child(child, process, kin, Stray { parent: tid, fork: pending, space: Rc::clone(space) });
+                    self.add_child(child, process, kin, Origin { parent: tid, fork: pending, space: Rc::clone(space) });
                 }
             }
             Some(_) => {
@@ -73,7 +83,12 @@ impl Tracer<'_> {
                     return self.end();
                 }
             }
-            None => self.tree.strays.push(Stray { parent: tid, fork: pending, space: Rc::clone(space) }),
+            None => {
+                if let Some(child) = self.unknown_process() {
+                    let kin = Kinship { process: false, ..told };
+                    self.add_child(child, process, kin, Origin { parent: tid, fork: pending, space: Rc::clone(space) });
+                }
+            }
         }
         call.release(Until::Event);
     }
@@ -91,7 +106,7 @@ impl Tracer<'_> {
     }
 
     /// Enters a child in the tables.
-    fn add_child(&mut self, child: Tid, process: Tid, kin: Kinship, from: Stray) {
+    fn add_child(&mut self, child: Tid, process: Tid, kin: Kinship, from: Origin) {
         if kin.process {
             return self.tree.add_thread(child, process, Some(from.space));
         }
@@ -115,18 +130,19 @@ impl Tracer<'_> {
         self.tree.add_process(child, process, program, Some(space));
     }
 
-    /// Takes in a child whose parent died before it told of it; false if nobody knows of such a child.
-    pub(super) fn adopt_stray(&mut self, tid: Tid) -> bool {
-        let process = thread_group(tid).unwrap_or(tid);
-        if process != tid {
-            let space = self.tree.tasks.get(&process).and_then(|leader| leader.space.clone());
-            self.tree.add_thread(tid, process, space);
-            return true;
-        }
-        let Some(stray) = self.tree.strays.pop() else { return false };
-        let kin = Kinship { memory: stray.fork.is_none(), process: false };
-        let parent = stray.parent;
-        self.add_child(tid, parent, kin, stray);
+    /// A process that is traced by this thread and in no table. Children are made one at a time, so there is
+    /// at most one.
+    fn unknown_process(&self) -> Option<Tid> {
+        let tracer = nix::unistd::gettid().as_raw();
+        let is_known = |pid: &Tid| self.tree.tasks.contains_key(pid);
+        processes().find(|pid| !is_known(pid) && status_number(*pid, "TracerPid:") == Some(tracer))
+    }
+
+    /// Takes in a thread whose maker died before it told of it; false if there is no such thread.
+    pub(super) fn adopt_thread(&mut self, tid: Tid) -> bool {
+        let Some(process) = thread_group(tid).filter(|process| *process != tid) else { return false };
+        let Some(space) = self.tree.tasks.get(&process).and_then(|leader| leader.space.clone()) else { return false };
+        self.tree.add_thread(tid, process, Some(space));
         true
     }
 }
@@ -163,11 +179,15 @@ fn status_number(tid: Tid, field: &str) -> Option<Tid> {
     status.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
 }
 
+/// All processes of the host.
+fn processes() -> impl Iterator<Item = Tid> {
+    let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folder.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Kills the children of `process`, which is stopped, that nobody traces.
 fn kill_untraced(process: Tid) {
-    let Ok(folder) = fs::read_dir("/proc") else { return };
-    let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Tid>().ok());
-    for pid in pids {
+    for pid in processes() {
         if status_number(pid, "PPid:") == Some(process) && status_number(pid, "TracerPid:") == Some(0) {
             kill(pid);
         }

@@ -115,7 +115,7 @@ pub(super) fn region(entry: &MapsEntry, files: &mut FileTable) -> Region {
 fn config(tid: Tid, entries: &[MapsEntry], account: Account, policy: &Policy) -> io::Result<SpaceConfig> {
     Ok(SpaceConfig {
         layout: layout(tid, entries),
-        brk: program_break(tid)?,
+        brk: program_break(tid, entries)?,
         limits: limits(tid)?,
         privileges: privileges(tid)?,
         regions_max: number_in("/proc/sys/vm/max_map_count").unwrap_or(65_530),
@@ -201,10 +201,13 @@ fn stat_fields(tid: Tid) -> io::Result<impl Fn(usize) -> u64> {
     })
 }
 
-fn program_break(tid: Tid) -> io::Result<Break> {
+fn program_break(tid: Tid, entries: &[MapsEntry]) -> io::Result<Break> {
     let field = stat_fields(tid)?;
     let (start_data, end_data, start_brk) = (field(45), field(46), VirtAddr::new(field(47)));
-    Ok(Break { start: start_brk, current: start_brk, data_bytes: end_data.saturating_sub(start_data) })
+    // There is no heap yet after exec; where it ends within its last page nobody tells.
+    let heap = entries.iter().rev().find(|entry| entry.name == "[heap]");
+    let current = heap.map_or(start_brk, |entry| entry.range.end());
+    Ok(Break { start: start_brk, current, data_bytes: end_data.saturating_sub(start_data) })
 }
 
 /// The limits of a process, as they are now.

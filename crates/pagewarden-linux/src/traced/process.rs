@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use pagewarden::manager::{Cause, PendingFork, Refusal};
+use pagewarden::manager::{Cause, Refusal};
 use pagewarden::{Account, PAGE_SIZE, PageManager, Resource};
 
 use super::provider::TracedProvider;
@@ -20,7 +20,7 @@ use crate::report::{Exit, ProcessReport, RefusedCall, Usage};
 pub(super) struct Space {
     /// What is mapped and who pays.
     pub(super) manager: PageManager<TracedProvider>,
-    /// A thread died while it carried out a plan: what the host has is to be looked up.
+    /// A thread died or went astray while it carried out a plan: what the host has is to be looked up.
     pub(super) stale: bool,
 }
 
@@ -140,24 +140,11 @@ fn larger(a: Usage, b: Usage) -> Usage {
     }
 }
 
-/// A child whose parent died between making it and telling of it.
-#[derive(Debug)]
-pub(super) struct Stray {
-    /// The parent.
-    pub(super) parent: Tid,
-    /// The space that was charged for it, if it was to get its own.
-    pub(super) fork: Option<PendingFork>,
-    /// The parent's space.
-    pub(super) space: SharedSpace,
-}
-
 /// All threads and processes.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) tasks: HashMap<Tid, Task>,
     pub(super) processes: HashMap<Tid, Process>,
-    /// Children to come that nobody will tell of.
-    pub(super) strays: Vec<Stray>,
     started: u64,
     pub(super) processes_peak: u64,
 }

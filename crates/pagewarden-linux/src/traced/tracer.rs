@@ -109,7 +109,7 @@ impl<'a> Tracer<'a> {
             Stop::Killed(signal) => return self.gone(event, Exit::Signal(signal)),
             _ => {}
         }
-        if self.ending || !self.tree.tasks.contains_key(&tid) && !self.adopt_stray(tid) {
+        if self.ending || !self.tree.tasks.contains_key(&tid) && !self.adopt_thread(tid) {
             return kill(tid);
         }
         match event.stop {
