@@ -10,6 +10,12 @@ use core::fmt;
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
+/// `len` rounded up to a multiple of `to`, a power of two, as the kernel rounds (`PAGE_ALIGN`): a sum that wraps
+/// becomes 0.
+pub(crate) const fn round_up(len: u64, to: u64) -> u64 {
+    len.wrapping_add(to - 1) & !(to - 1)
+}
+
 /// Page numbers are below this: the last page of the 64-bit space is never part of a range, so that the
 /// end of every range is an address.
 const PAGE_NUMBER_MAX: u64 = u64::MAX >> PAGE_SHIFT;

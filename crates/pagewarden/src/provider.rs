@@ -113,8 +113,8 @@ pub enum Op {
         /// Which.
         advice: Advice,
     },
-    /// Lock or unlock mapped pages. An error says that not all of them could be made resident; they are locked
-    /// all the same, as with mlock(2).
+    /// Lock or unlock the pages up to the end of the range or the first hole. An error says that there is a hole, or
+    /// that not all of them could be made resident; they are locked all the same, as with mlock(2).
     Lock {
         /// Where.
         range: PageRange,

@@ -51,6 +51,8 @@ bitflags::bitflags! {
         const SEALED = 1 << 16;
         /// May be dropped under memory pressure (`VM_DROPPABLE`).
         const DROPPABLE = 1 << 17;
+        /// Mapped with `MAP_SYNC` (`VM_SYNC`): stores to persistent memory are durable.
+        const SYNC = 1 << 19;
         /// Belongs to the platform: no request of a guest touches it.
         const FIXED = 1 << 18;
     }

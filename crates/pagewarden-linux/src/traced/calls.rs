@@ -143,20 +143,21 @@ impl Tracer<'_> {
         let result = decided.answer.map_err(|refusal| refusal.errno);
         decided.told = linux::answer(request, result, guard.manager.program_break());
         let call = guard.manager.provider_mut().end()?;
-        if call.is_lost() {
-            guard.stale = true;
-            return None;
-        }
-        Some(call)
+        guard.stale |= call.is_lost() || call.is_astray();
+        if call.is_lost() { None } else { Some(call) }
     }
 
-    /// Looks the space up anew if a thread died while it changed it, and others still use it.
+    /// Looks the space up anew if a thread died or went astray while it changed it.
     fn refresh(&mut self, space: &SharedSpace, tid: Tid) {
         if !space.borrow().stale {
             return;
         }
         let account = self.new_account();
-        if let Ok(manager) = import::import(tid, account, &self.options.policy, &mut self.files) {
+        let looked_up = import::import(tid, account, &self.options.policy, &mut self.files);
+        // What a thread shows that is being killed may be only the beginning.
+        if let Ok(manager) = looked_up
+            && ptrace::is_stopped(tid)
+        {
             let mut guard = space.borrow_mut();
             guard.manager = manager;
             guard.stale = false;
@@ -198,14 +199,15 @@ impl Tracer<'_> {
 
     /// Compares with the host's list; true if they differ, and the run is being ended.
     fn verify(&mut self, space: &SharedSpace, decided: &Decided) -> bool {
+        self.refresh(space, decided.tid);
         let mut space = space.borrow_mut();
         space.manager.provider_mut().read_by(decided.tid);
         space.manager.note_stack_growth();
+        // A process that is being killed shows nothing, or only the beginning.
         let Ok(host) = proc_maps::read(decided.tid) else { return false };
         let task_end = space.manager.config().layout.task_end;
         let Some(words) = verify::difference(space.manager.map(), &host, task_end) else { return false };
-        // A process that is being killed shows part of its map, or nothing; it does not stand still any more.
-        if ptrace::registers(decided.tid).is_err() {
+        if !ptrace::is_stopped(decided.tid) {
             return false;
         }
         let (name, arity) = decided.name();

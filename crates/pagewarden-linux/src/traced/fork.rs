@@ -2,9 +2,8 @@
 //!
 //! A child with memory of its own is charged before it is made. The parent is then waited for until the
 //! host tells of the child, so that no other call changes the space between charge and copy. The child
-//! starts traced and stopped; it is in the tables before its first stop is looked at, unless its parent
-//! is killed in between. Such a child is killed too: the call has not returned, so nobody has heard of it, and
-//! it is as if the kill had come first.
+//! starts traced and stopped; it is in the tables before its first stop is looked at. If its parent dies in
+//! between, the host is asked whether there is a child: a charge for one that never came would stay for good.
 //!
 //! The flags of clone3 lie in memory that another thread may change after we have read them. What has
 //! become of the child is therefore asked of the host, and a child that got away untraced ends the run.
@@ -20,7 +19,7 @@ use super::inject::StoppedCall;
 use super::process::{SharedSpace, Space};
 use super::provider::TracedProvider;
 use super::ptrace::{self, Stop, Tid, Until};
-use super::tracer::{Tracer, kill, resume};
+use super::tracer::{Tracer, kill};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
@@ -36,13 +35,14 @@ struct Kinship {
     process: bool,
 }
 
-/// Who makes a child, and out of what.
-struct Parent {
-    tid: Tid,
-    process: Tid,
-    space: SharedSpace,
-    /// The child's own space, if it has been charged.
+/// Where a child comes from.
+struct Origin {
+    /// The thread that has made it.
+    parent: Tid,
+    /// The space that was charged for it, if it gets its own.
     fork: Option<PendingFork>,
+    /// The parent's space.
+    space: SharedSpace,
 }
 
 impl Tracer<'_> {
@@ -66,13 +66,13 @@ impl Tracer<'_> {
             None
         };
         let process = self.tree.tasks.get(&tid).map_or(tid, |task| task.process);
+        let told = Kinship { memory: flags & CLONE_VM != 0, process: flags & CLONE_THREAD != 0 };
         match call.run_to_event() {
             Some(Stop::Cloned) => {
                 let child = ptrace::event_message(tid).ok().and_then(|child| Tid::try_from(child).ok());
                 if let Some(child) = child {
-                    let told = Kinship { memory: flags & CLONE_VM != 0, process: flags & CLONE_THREAD != 0 };
                     let kin = if is_clone3 { kinship(tid, child, told) } else { told };
-                    self.add_child(child, kin, Parent { tid, process, space: Rc::clone(space), fork: pending });
+                    self.add_child(child, process, kin, Origin { parent: tid, fork: pending, space: Rc::clone(space) });
                 }
             }
             Some(_) => {
@@ -83,7 +83,12 @@ impl Tracer<'_> {
                     return self.end();
                 }
             }
-            None => {}
+            None => {
+                if let Some(child) = self.unknown_process() {
+                    let kin = Kinship { process: false, ..told };
+                    self.add_child(child, process, kin, Origin { parent: tid, fork: pending, space: Rc::clone(space) });
+                }
+            }
         }
         call.release(Until::Event);
     }
@@ -101,8 +106,7 @@ impl Tracer<'_> {
     }
 
     /// Enters a child in the tables.
-    fn add_child(&mut self, child: Tid, kin: Kinship, from: Parent) {
-        let process = from.process;
+    fn add_child(&mut self, child: Tid, process: Tid, kin: Kinship, from: Origin) {
         if kin.process {
             return self.tree.add_thread(child, process, Some(from.space));
         }
@@ -115,7 +119,7 @@ impl Tracer<'_> {
         let fork = match from.fork {
             Some(fork) => fork,
             // The flags changed under our eyes: the child is paid for now, or does not live.
-            None => match self.prepare_fork(&from.space, from.tid) {
+            None => match self.prepare_fork(&from.space, from.parent) {
                 Ok(fork) => fork,
                 Err(_) => return kill(child),
             },
@@ -125,14 +129,21 @@ impl Tracer<'_> {
         let space = Space::share(fork.finish(provider));
         self.tree.add_process(child, process, program, Some(space));
     }
-}
 
-/// Deals with a thread that nobody has told of: its parent was killed while it made it.
-pub(super) fn dismiss(tid: Tid) {
-    match thread_group(tid) {
-        Some(process) if process == tid => kill(tid),
-        // It is being killed with its group; the number would name the whole group.
-        _ => resume(tid, Until::Event, 0),
+    /// A process that is traced by this thread and in no table. Children are made one at a time, so there is
+    /// at most one.
+    fn unknown_process(&self) -> Option<Tid> {
+        let tracer = nix::unistd::gettid().as_raw();
+        let is_known = |pid: &Tid| self.tree.tasks.contains_key(pid);
+        processes().find(|pid| !is_known(pid) && status_number(*pid, "TracerPid:") == Some(tracer))
+    }
+
+    /// Takes in a thread whose maker died before it told of it; false if there is no such thread.
+    pub(super) fn adopt_thread(&mut self, tid: Tid) -> bool {
+        let Some(process) = thread_group(tid).filter(|process| *process != tid) else { return false };
+        let Some(space) = self.tree.tasks.get(&process).and_then(|leader| leader.space.clone()) else { return false };
+        self.tree.add_thread(tid, process, Some(space));
+        true
     }
 }
 
@@ -168,11 +179,15 @@ fn status_number(tid: Tid, field: &str) -> Option<Tid> {
     status.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
 }
 
+/// All processes of the host.
+fn processes() -> impl Iterator<Item = Tid> {
+    let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folder.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Kills the children of `process`, which is stopped, that nobody traces.
 fn kill_untraced(process: Tid) {
-    let Ok(folder) = fs::read_dir("/proc") else { return };
-    let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Tid>().ok());
-    for pid in pids {
+    for pid in processes() {
         if status_number(pid, "PPid:") == Some(process) && status_number(pid, "TracerPid:") == Some(0) {
             kill(pid);
         }

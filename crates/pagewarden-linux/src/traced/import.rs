@@ -29,7 +29,6 @@ const ADVICES_END: i32 = 128;
 const LOWEST_HINT_DEFAULT: u64 = 65_536;
 const CAP_IPC_LOCK: u64 = 14;
 const CAP_SYS_RAWIO: u64 = 17;
-const CAP_SYS_ADMIN: u64 = 21;
 
 /// Why a new program has no space.
 #[derive(Debug)]
@@ -116,7 +115,7 @@ pub(super) fn region(entry: &MapsEntry, files: &mut FileTable) -> Region {
 fn config(tid: Tid, entries: &[MapsEntry], account: Account, policy: &Policy) -> io::Result<SpaceConfig> {
     Ok(SpaceConfig {
         layout: layout(tid, entries),
-        brk: program_break(tid)?,
+        brk: program_break(tid, entries)?,
         limits: limits(tid)?,
         privileges: privileges(tid)?,
         regions_max: number_in("/proc/sys/vm/max_map_count").unwrap_or(65_530),
@@ -202,10 +201,13 @@ fn stat_fields(tid: Tid) -> io::Result<impl Fn(usize) -> u64> {
     })
 }
 
-fn program_break(tid: Tid) -> io::Result<Break> {
+fn program_break(tid: Tid, entries: &[MapsEntry]) -> io::Result<Break> {
     let field = stat_fields(tid)?;
     let (start_data, end_data, start_brk) = (field(45), field(46), VirtAddr::new(field(47)));
-    Ok(Break { start: start_brk, current: start_brk, data_bytes: end_data.saturating_sub(start_data) })
+    // There is no heap yet after exec; where it ends within its last page nobody tells.
+    let heap = entries.iter().rev().find(|entry| entry.name == "[heap]");
+    let current = heap.map_or(start_brk, |entry| entry.range.end());
+    Ok(Break { start: start_brk, current, data_bytes: end_data.saturating_sub(start_data) })
 }
 
 /// The limits of a process, as they are now.
@@ -226,7 +228,8 @@ pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
     })
 }
 
-/// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing.
+/// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing, and no
+/// guest is let take frames from the whole machine, whatever it may do elsewhere.
 pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map_or("", str::trim);
@@ -236,7 +239,6 @@ pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
     if namespace.as_os_str() == FIRST_USER_NAMESPACE {
         privileges.set(Privileges::MAP_LOW, effective & (1 << CAP_SYS_RAWIO) != 0);
         privileges.set(Privileges::LOCK, effective & (1 << CAP_IPC_LOCK) != 0);
-        privileges.set(Privileges::ADMIN, effective & (1 << CAP_SYS_ADMIN) != 0);
     }
     Ok(privileges)
 }

@@ -95,9 +95,14 @@ impl StoppedCall {
         [self.entry.rdi, self.entry.rsi, self.entry.rdx, self.entry.r10, self.entry.r8, self.entry.r9]
     }
 
-    /// Whether the thread is gone, or was stopped where no host call can be told done or undone.
+    /// Whether the thread is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.phase == Phase::Lost
+    }
+
+    /// Whether the thread lost its `syscall` instruction on the way, so that nothing more can be done or undone.
+    pub(super) fn is_astray(&self) -> bool {
+        self.phase == Phase::Astray
     }
 
     /// Makes the thread run host call `number` and gives its result.

@@ -20,7 +20,7 @@ use crate::report::{Exit, ProcessReport, RefusedCall, Usage};
 pub(super) struct Space {
     /// What is mapped and who pays.
     pub(super) manager: PageManager<TracedProvider>,
-    /// A thread died while it carried out a plan: what the host has is to be looked up.
+    /// A thread died or went astray while it carried out a plan: what the host has is to be looked up.
     pub(super) stale: bool,
 }
 

@@ -227,6 +227,7 @@ fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
         (RegionFlags::GROWS_DOWN, MapFlags::GROWS_DOWN),
         (RegionFlags::NO_RESERVE, MapFlags::NO_RESERVE),
         (RegionFlags::NO_HUGE_PAGE, MapFlags::STACK),
+        (RegionFlags::SYNC, MapFlags::SYNC),
     ];
     for (property, flag) in named {
         if region.flags.contains(property) {

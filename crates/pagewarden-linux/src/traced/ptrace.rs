@@ -116,6 +116,11 @@ pub(super) fn registers(tid: Tid) -> io::Result<user_regs_struct> {
     nix::sys::ptrace::getregs(nix::unistd::Pid::from_raw(tid)).map_err(io::Error::from)
 }
 
+/// Whether a thread that was seen to stop has not been killed since.
+pub(super) fn is_stopped(tid: Tid) -> bool {
+    registers(tid).is_ok()
+}
+
 /// Sets the registers of a stopped thread.
 pub(super) fn set_registers(tid: Tid, registers: &user_regs_struct) -> io::Result<()> {
     nix::sys::ptrace::setregs(nix::unistd::Pid::from_raw(tid), *registers).map_err(io::Error::from)

@@ -10,7 +10,6 @@ use pagewarden::manager::{Cause, Refusal};
 use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
 
 use super::files::FileTable;
-use super::fork;
 use super::import::{self, ImportError};
 use super::process::{ExitAction, SharedSpace, Space, Task, Tree, usage_of};
 use super::ptrace::{self, Stop, Tid, Until};
@@ -110,11 +109,8 @@ impl<'a> Tracer<'a> {
             Stop::Killed(signal) => return self.gone(event, Exit::Signal(signal)),
             _ => {}
         }
-        if self.ending {
+        if self.ending || !self.tree.tasks.contains_key(&tid) && !self.adopt_thread(tid) {
             return kill(tid);
-        }
-        if !self.tree.tasks.contains_key(&tid) {
-            return fork::dismiss(tid);
         }
         match event.stop {
             Stop::Seccomp => self.stopped_call(tid),
@@ -157,9 +153,10 @@ impl<'a> Tracer<'a> {
         self.tree.remove_threads(tid);
         let wx_refusals = process.wx_refusals();
         if wx_refusals > 0 {
+            let requests = if wx_refusals == 1 { "request" } else { "requests" };
             self.hints.push(format!(
-                "{}: {wx_refusals} calls asked for memory that is writable and executable and were refused \
-                 (--wx deny); a JIT compiler needs it (node: --jitless, java: -Xint)",
+                "{}: --wx deny refused {wx_refusals} {requests} for memory that is writable and executable; a JIT \
+                 compiler needs it (node: --jitless, java: -Xint)",
                 process.program
             ));
         }

@@ -7,7 +7,7 @@
 use super::config::Privileges;
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::Advice;
 use crate::object::ObjectKind;
@@ -22,27 +22,33 @@ const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND
 pub(super) fn plan(space: &Space, addr: u64, len: u64, advice: i32) -> Result<Plan, Refusal> {
     let is_known = |advice: &Advice| space.config.features.knows(*advice);
     let advice = Advice::from_raw(advice).filter(is_known).ok_or(Errno::Inval)?;
-    let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-    let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
-    if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
-        return Err(Errno::Inval.into());
-    }
-    if rounded == 0 {
+    let Some(range) = named_range(addr, len)? else {
         return Draft::new(space).finish(Ok(0));
-    }
+    };
     if matches!(advice, Advice::HwPoison | Advice::SoftOffline) {
-        return offline(space, addr, rounded, advice);
+        return offline(space, range, advice);
     }
-    let range = PageRange::from_len(VirtAddr::new(addr), rounded).ok_or(Errno::Inval)?;
     visit(space, range, advice)
 }
 
+/// The pages that a call about `len` bytes from `addr` names, if any; also for names.
+pub(super) fn named_range(addr: u64, len: u64) -> Result<Option<PageRange>, Errno> {
+    let rounded = round_up(len, PAGE_SIZE);
+    let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
+    if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
+        return Err(Errno::Inval);
+    }
+    match rounded {
+        0 => Ok(None),
+        _ => PageRange::from_len(VirtAddr::new(addr), rounded).ok_or(Errno::Inval).map(Some),
+    }
+}
+
 /// Taking frames out of use is for administrators.
-fn offline(space: &Space, addr: u64, len: u64, advice: Advice) -> Result<Plan, Refusal> {
+fn offline(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
     if !space.config.privileges.contains(Privileges::ADMIN) {
         return Err(Errno::Perm.into());
     }
-    let range = PageRange::from_len(VirtAddr::new(addr), len).ok_or(Errno::Inval)?;
     let mut draft = Draft::new(space);
     draft.op(Op::Advise { range, advice });
     draft.finish(Ok(0))
@@ -85,6 +91,11 @@ fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) {
     let (set, clear) = effect(advice);
     if !(set | clear).is_empty() {
         draft.next.update(range, |region| {
+            // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
+            let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
+            if advice == Advice::Mergeable && is_exempt {
+                return;
+            }
             region.flags.remove(clear);
             region.flags.insert(set);
         });

@@ -3,7 +3,7 @@
 use super::config::Privileges;
 use super::plan::{Draft, Plan, Refusal};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::LockAllFlags;
 use crate::provider::{Lock, Op};
@@ -37,7 +37,7 @@ pub(super) fn plan_unlock(space: &Space, addr: u64, len: u64) -> Result<Plan, Re
 /// The pages that hold the bytes, as the kernel rounds: sums may wrap.
 const fn whole_pages(addr: u64, len: u64) -> (u64, u64) {
     let inside = addr & (PAGE_SIZE - 1);
-    let len = len.wrapping_add(inside).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let len = round_up(len.wrapping_add(inside), PAGE_SIZE);
     (addr - inside, len)
 }
 
@@ -77,7 +77,8 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
     }
     if let Some(done) = PageRange::new(range.start(), next) {
         draft.next.update(done, |region| relock(region, lock));
-        draft.op(Op::Lock { range: done, lock });
+        // The platform is told of the whole range: where it has a hole, nothing is made resident.
+        draft.op(Op::Lock { range, lock });
     }
     draft.finish(if next < range.end() { Err(Errno::NoMem.into()) } else { Ok(0) })
 }

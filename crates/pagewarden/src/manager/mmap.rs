@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use super::config::WxPolicy;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Cause, Draft, Plan, Refusal};
-use super::space::{Space, State, Totals, parts};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange};
+use super::space::{Space, parts};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, prot_from_word};
@@ -88,10 +88,8 @@ pub(super) fn place_region(
     check_wx(space, &region)?;
     draft.check_modifiable(range)?;
     check_split(space, range)?;
-    let replaced = sum(&draft.next, range);
-    let mut rest = draft.next.totals;
-    rest.virtual_pages -= replaced.virtual_pages;
-    if !space.may_expand(&rest, &region, range.pages().get()) {
+    let replaced: u64 = parts(&draft.next.map, range).map(|(part, _)| part.pages().get()).sum();
+    if !space.may_expand(&draft.next.totals, &region, range.pages().get() - replaced) {
         return Err(Errno::NoMem.into());
     }
     if space.is_accountable(&region) {
@@ -104,14 +102,6 @@ pub(super) fn place_region(
     draft.op(Op::Map { range, region: region.clone(), target, populate });
     draft.place(range, region, target);
     Ok(())
-}
-
-fn sum(state: &State, range: PageRange) -> Totals {
-    let mut sum = Totals::default();
-    for (part, region) in parts(&state.map, range) {
-        sum.add(Totals::of(region, part.pages()));
-    }
-    sum
 }
 
 /// Refuses a hole in the middle of a region when there is no room for one region more.
@@ -183,7 +173,7 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_page: Option<u64>) -> Re
         flags if flags.contains(MapFlags::ABOVE_4G) => Placement::Above4G,
         _ => Placement::Anywhere,
     };
-    if is_fixed && huge_page.is_some() && !addr.is_multiple_of(page) {
+    if is_fixed && huge_page.is_some() && len <= space.task_end() && !addr.is_multiple_of(page) {
         return Err(Errno::Inval.into());
     }
     let alignment = huge_alignment(call);
@@ -194,11 +184,6 @@ fn choose_range(space: &Space, call: &MmapRequest, huge_page: Option<u64>) -> Re
         return Err(Errno::Exist.into());
     }
     Ok(range)
-}
-
-/// `len` rounded up as the kernel does: a sum that wraps becomes 0.
-const fn round_up(len: u64, to: u64) -> u64 {
-    len.wrapping_add(to - 1) & !(to - 1)
 }
 
 fn huge_alignment(call: &MmapRequest) -> HugeAlignment {
@@ -224,6 +209,7 @@ fn new_region(space: &Space, call: &MmapRequest, range: PageRange) -> Result<Reg
         (MapFlags::LOCKED, RegionFlags::LOCKED),
         (MapFlags::STACK, RegionFlags::NO_HUGE_PAGE),
         (MapFlags::NO_RESERVE, RegionFlags::NO_RESERVE),
+        (MapFlags::SYNC, RegionFlags::SYNC),
     ] {
         region.flags.set(property, call.flags.contains(flag));
     }

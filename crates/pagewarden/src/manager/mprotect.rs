@@ -6,7 +6,7 @@
 use super::config::WxPolicy;
 use super::plan::{Cause, Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::prot_from_word;
@@ -31,7 +31,7 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, prot: u64) -> Result<Plan
     if len == 0 {
         return Draft::new(space).finish(Ok(0));
     }
-    let len = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let len = round_up(len, PAGE_SIZE);
     if addr.wrapping_add(len) <= addr {
         return Err(Errno::NoMem.into());
     }

@@ -18,7 +18,7 @@ use super::munmap::unmap;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::{MremapRequest, RemapFlags};
 use crate::object::ObjectKind;
@@ -76,11 +76,10 @@ impl Remap {
 
 /// The checks that need no region (`check_mremap_params`).
 fn check_words(space: &Space, call: &MremapRequest) -> Result<Remap, Errno> {
-    let round_up = |len: u64| len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
     let remap = Remap {
         addr: call.addr,
-        old_len: round_up(call.old_len),
-        new_len: round_up(call.new_len),
+        old_len: round_up(call.old_len, PAGE_SIZE),
+        new_len: round_up(call.new_len, PAGE_SIZE),
         flags: call.flags,
         new_addr: call.new_addr,
     };
@@ -171,18 +170,24 @@ fn is_one_to_linux(a: &Region, b: &Region) -> bool {
         && plain(a.flags) == plain(b.flags)
 }
 
-/// Unmaps what is beyond the new size, whatever lies there.
+/// What is beyond the new size, whatever lies there.
+fn tail(space: &Space, remap: &Remap) -> Result<Option<PageRange>, Errno> {
+    if remap.new_len >= remap.old_len {
+        return Ok(None);
+    }
+    let (start, len) = (remap.addr + remap.new_len, remap.old_len - remap.new_len);
+    if start > space.task_end() || len > space.task_end() - start {
+        return Err(Errno::Inval);
+    }
+    PageRange::from_len(VirtAddr::new(start), len).ok_or(Errno::Inval).map(Some)
+}
+
+/// Unmaps the tail (`shrink_vma`).
 fn shrink(draft: &mut Draft<'_>, remap: &Remap) -> Result<(), Refusal> {
-    if remap.new_len == remap.old_len {
-        return Ok(());
+    match tail(draft.space, remap)? {
+        Some(tail) => unmap(draft, tail),
+        None => Ok(()),
     }
-    let tail_start = remap.addr + remap.new_len;
-    let tail_len = remap.old_len - remap.new_len;
-    if tail_start > draft.space.task_end() || tail_len > draft.space.task_end() - tail_start {
-        return Err(Errno::Inval.into());
-    }
-    let tail = PageRange::from_len(VirtAddr::new(tail_start), tail_len).ok_or(Errno::Inval)?;
-    unmap(draft, tail)
 }
 
 /// Grows in place if the region ends here and there is room, else moves if that is allowed (`expand_vma`).
@@ -222,15 +227,26 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
     let place = find_place(space, remap, &region)?;
+    let tail = tail(space, remap);
     let mut target = Target::Vacant;
     if remap.flags.contains(RemapFlags::FIXED) {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            draft.next.remove(to);
+            // A second view of pages that the target covers: they are gone when they are looked for.
+            if remap.old_len == 0 && to.contains(old) {
+                draft.unmap(to);
+                return Err(Errno::Fault.into());
+            }
+            if tail.is_err() {
+                draft.unmap(to);
+            } else {
+                draft.next.remove(to);
+            }
             target = Target::Replace;
         }
     }
+    let tail = tail?;
     if remap.flags.contains(RemapFlags::DONT_UNMAP)
         && !space.may_expand(&draft.next.totals, &region, remap.old_len >> PAGE_SHIFT)
     {
@@ -239,8 +255,8 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
     let moved = relocate(draft, &kept, place, target)?;
-    if remap.new_len < remap.old_len {
-        shrink(draft, remap)?;
+    if let Some(tail) = tail {
+        unmap(draft, tail)?;
     }
     Ok(moved)
 }
@@ -279,8 +295,6 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
         parts(&draft.next.map, from).map(|(part, region)| (part, region.clone())).collect();
     if remap.source() == Source::Removed {
         draft.next.remove(from);
-    } else {
-        draft.next.update(from, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
     }
     let Some((_, last)) = moved.last().cloned() else { return Err(Errno::Fault.into()) };
     for (part, region) in moved {
@@ -292,8 +306,19 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     if let Some(added) = to.from(end_of_moved) {
         draft.next.insert(added, shifted(&last, from, to));
     }
+    if remap.source() == Source::Kept {
+        unlock_source(draft, from);
+    }
     draft.op(Op::Move { from, to, source: remap.source() });
     Ok(to.start().as_u64())
+}
+
+/// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have
+/// just moved have become part of it (`dontunmap_complete`).
+fn unlock_source(draft: &mut Draft<'_>, from: PageRange) {
+    if let Some(range) = draft.next.map.get(from.start()).map(|entry| entry.range) {
+        draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
+    }
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {

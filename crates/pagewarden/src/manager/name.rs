@@ -2,9 +2,9 @@
 
 use alloc::sync::Arc;
 
+use super::madvise::named_range;
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, parts};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectKind};
 use crate::provider::Op;
@@ -15,13 +15,8 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryO
     if !space.config.features.has_names() {
         return Err(Errno::Inval.into());
     }
-    let rounded = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-    let is_wrapped = len != 0 && rounded == 0 || addr.checked_add(rounded).is_none();
-    if !addr.is_multiple_of(PAGE_SIZE) || is_wrapped {
-        return Err(Errno::Inval.into());
-    }
     let mut draft = Draft::new(space);
-    let Some(range) = PageRange::from_len(VirtAddr::new(addr), rounded) else {
+    let Some(range) = named_range(addr, len)? else {
         return draft.finish(Ok(0));
     };
     let mut next = range.start();

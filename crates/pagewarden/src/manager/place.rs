@@ -6,7 +6,7 @@
 
 use super::config::Privileges;
 use super::space::Space;
-use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::object::MemoryObject;
 use crate::region::RegionFlags;
@@ -150,7 +150,7 @@ fn bottom_up(space: &Space, wanted: &PlaceRequest) -> Result<u64, Errno> {
         return Err(Errno::NoMem);
     }
     if wanted.addr != 0 {
-        let hint = wanted.addr.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+        let hint = round_up(wanted.addr, PAGE_SIZE);
         if hint <= window.1 - wanted.len && hint_is_free(space, hint, wanted.len) {
             return Ok(hint);
         }

@@ -12,7 +12,7 @@ use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::object::MemoryObject;
-use crate::provider::{Lock, Op, Target};
+use crate::provider::{Op, Target};
 use crate::region::{Region, RegionFlags};
 
 /// Why a request is refused.
@@ -97,7 +97,7 @@ impl Plan {
     /// Whether the effect stands although the platform reports an error. Locking marks the pages first and makes
     /// them resident then; only the second step fails (`mm/mlock.c:do_mlock`), and the marks stay.
     pub(super) fn holds_when_it_fails(&self) -> bool {
-        matches!(self.ops.as_slice(), [Op::Lock { lock: Lock::Now | Lock::OnFault, .. }])
+        matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
     /// The range where the last operation replaces what is there.
