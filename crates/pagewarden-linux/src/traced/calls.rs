@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Region, Resource};
 
 use super::files::{self, FileView};
 use super::filter;
@@ -153,7 +153,15 @@ impl Tracer<'_> {
             return;
         }
         let account = self.new_account();
-        let looked_up = import::import(tid, account, &self.options.policy, &mut self.files);
+        // The host's list does not tell what shared memory was charged: it stays the object that it was.
+        let known = |entry: &proc_maps::MapsEntry| {
+            let guard = space.borrow();
+            let old = guard.manager.map().iter().find(|old| old.range == entry.range)?;
+            let kind = old.region.object()?.kind();
+            let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV(_));
+            is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })
+        };
+        let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);
         // What a thread shows that is being killed may be only the beginning.
         if let Ok(manager) = looked_up
             && ptrace::is_stopped(tid)

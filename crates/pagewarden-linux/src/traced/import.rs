@@ -59,6 +59,7 @@ pub(super) fn import(
     account: Account,
     policy: &Policy,
     files: &mut FileTable,
+    known: &dyn Fn(&MapsEntry) -> Option<Region>,
 ) -> Result<PageManager<TracedProvider>, ImportError> {
     let entries = proc_maps::read(tid).map_err(ImportError::Host)?;
     let mut provider = TracedProvider::default();
@@ -68,7 +69,7 @@ pub(super) fn import(
     let mut manager = PageManager::new(config, provider);
     for entry in entries.iter().filter(|entry| entry.range.end() <= task_end) {
         manager
-            .import(entry.range, region(entry, files))
+            .import(entry.range, known(entry).unwrap_or_else(|| region(entry, files)))
             .map_err(|refusal| ImportError::Limit { refusal, needed: needed(&entries, task_end) })?;
     }
     Ok(manager)

@@ -232,7 +232,7 @@ impl<'a> Tracer<'a> {
 
     fn import(&mut self, tid: Tid) -> Option<SharedSpace> {
         let account = self.new_account();
-        match import::import(tid, account, &self.options.policy, &mut self.files) {
+        match import::import(tid, account, &self.options.policy, &mut self.files, &|_| None) {
             Ok(manager) => return Some(Space::share(manager)),
             Err(ImportError::Host(_)) if !std::path::Path::new(&format!("/proc/{tid}")).exists() => {}
             Err(ImportError::Host(error)) => {

@@ -174,3 +174,10 @@ fn program_without_ground_dies_as_it_would() {
 fn limits_that_guests_set() {
     done("limits");
 }
+
+#[test]
+fn space_outlives_a_process_killed_in_calls() {
+    for verify in [Verify::Off, Verify::EachCall] {
+        alike(&Case::new("sharer_survives").with(|options| options.verify = verify), &Seen::new(0, "done\n"));
+    }
+}

@@ -339,6 +339,60 @@ static int forker_killed(int argc, char **argv)
     return 0;
 }
 
+static int use_shared_space(void *unused)
+{
+    (void)unused;
+    long until = now_ms() + 60, start = syscall(SYS_brk, 0);
+    while (now_ms() < until) {
+        char *map = mmap(NULL, 3 * PAGE, RW, PRIVATE, -1, 0);
+        if (map == MAP_FAILED || munmap(map, 3 * PAGE) != 0)
+            _exit(1);
+        if (syscall(SYS_brk, start + 3 * (long)PAGE) != start + 3 * (long)PAGE)
+            _exit(2);
+        ((volatile char *)start)[2 * PAGE] = 1;
+        if (syscall(SYS_brk, 0) != start + 3 * (long)PAGE || syscall(SYS_brk, start) != start)
+            _exit(3);
+    }
+    _exit(21);
+}
+
+/* A process dies in the middle of calls, and another goes on in the same space. */
+static int sharer_survives(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0);
+    volatile int *ready = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(ready != MAP_FAILED);
+    for (int i = 0; i < 15; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            char *stack = mmap(NULL, 64 * 1024, RW, PRIVATE, -1, 0);
+            CHECK(stack != MAP_FAILED);
+            /* First, because it moves the break. */
+            start_churn(1);
+            CHECK(clone(use_shared_space, stack + 64 * 1024, CLONE_VM | SIGCHLD, NULL) > 0);
+            *ready = i + 1;
+            churn_forever(NULL);
+        }
+        while (*ready != i + 1)
+            usleep(100);
+        usleep((useconds_t)(1000 + i * 397));
+        CHECK(kill(child, SIGKILL) == 0);
+        int status, others = 0;
+        pid_t gone;
+        while ((gone = wait(&status)) > 0)
+            if (gone != child) {
+                if (!WIFEXITED(status) || WEXITSTATUS(status) != 21)
+                    say("round %d: status %#x\n", i, status);
+                others++;
+            }
+        CHECK(others == 1);
+    }
+    say("done\n");
+    return 0;
+}
+
 static void *after_leader(void *then)
 {
     sleep_ms(30);
@@ -484,6 +538,7 @@ const struct guest_case process_cases[] = {
     { "thread_churn", thread_churn },
     { "fork_in_churn", fork_in_churn },
     { "forker_killed", forker_killed },
+    { "sharer_survives", sharer_survives },
     { "leader_ends", leader_ends },
     { "short_threads", short_threads },
     { "no_ground", no_ground },
