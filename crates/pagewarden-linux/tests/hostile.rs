@@ -49,7 +49,7 @@ fn without_a_rule_to_break_a_memory_file_opens() {
 }
 
 #[test]
-fn a_memory_file_behind_a_link_ends_the_guest_that_opens_it() {
+fn a_memory_file_behind_a_link_is_closed_or_ends_the_guest_that_has_threads() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("link");
     let args = ["memory_file_by_link", link.to_str().unwrap()];

@@ -2,7 +2,8 @@
 //!
 //! The thread stands at the entry of a call. The first host call uses this entry: only registers change.
 //! Each further one sends the thread back to its own `syscall` instruction, one single step from the
-//! filter's next stop. At the end all registers are as they were at entry, but for the answer.
+//! filter's next stop. A call that the filter lets through is over after that step. At the end all registers
+//! are as they were at entry, but for the answer.
 //!
 //! While more than one host call is made the thread passes through user mode with all signals blocked.
 //! `SIGSTOP` and group stops cannot be blocked: they are put off and asked for again at the end.
@@ -36,6 +37,14 @@ enum Phase {
     Lost,
 }
 
+/// How a thread has come back into a call.
+enum Entry {
+    /// The filter has stopped it before the call.
+    Filter,
+    /// The filter has let it through, and this is the result.
+    Passed(u64),
+}
+
 /// A system call of the guest that waits for its answer.
 #[derive(Debug)]
 pub(super) struct StoppedCall {
@@ -63,9 +72,10 @@ impl StoppedCall {
     }
 
     /// Takes over a thread that has come to the end of a call by itself; `syscall_at` is where it finds a
-    /// `syscall` instruction.
-    pub(super) fn at_exit(tid: Tid, events: Rc<Events>, syscall_at: u64) -> Option<Self> {
+    /// `syscall` instruction, none for the one that it used.
+    pub(super) fn at_exit(tid: Tid, events: Rc<Events>, syscall_at: Option<u64>) -> Option<Self> {
         let entry = ptrace::registers(tid).ok()?;
+        let syscall_at = syscall_at.unwrap_or(entry.rip.wrapping_sub(SYSCALL_LEN));
         Some(Self { phase: Phase::Exit, ..Self::stopped(tid, entry, syscall_at, events) })
     }
 
@@ -150,32 +160,40 @@ impl StoppedCall {
         if ptrace::set_registers(self.tid, &registers).is_err() {
             return self.lose();
         }
-        self.step_to_entry()?;
-        self.run_to_exit()
+        match self.step_to_entry()? {
+            Entry::Filter => self.run_to_exit(),
+            Entry::Passed(value) => Some(value),
+        }
     }
 
-    /// Steps from the `syscall` instruction to the filter's stop.
-    fn step_to_entry(&mut self) -> Option<()> {
+    /// Steps from the `syscall` instruction to the filter's stop, or past a call that it lets through.
+    fn step_to_entry(&mut self) -> Option<Entry> {
         loop {
             if ptrace::resume(self.tid, Until::Step, 0).is_err() {
                 return self.lose();
             }
             let Some(event) = self.events.of(self.tid) else { return self.lose() };
             match event.stop {
-                Stop::Seccomp => return Some(()),
+                Stop::Seccomp => return Some(Entry::Filter),
                 Stop::Signal(libc::SIGSTOP) => self.stop_owed = true,
                 Stop::Group(_) | Stop::Trap => self.interrupt_owed = true,
-                // The instruction is not there any more: the guest's own doing.
-                Stop::Signal(_) => {
-                    self.phase = Phase::Astray;
-                    return None;
-                }
+                Stop::Signal(signal) => return self.stepped(signal),
                 _ => {
                     self.events.put_back(event);
                     return self.lose();
                 }
             }
         }
+    }
+
+    fn stepped(&mut self, signal: i32) -> Option<Entry> {
+        let Ok(registers) = ptrace::registers(self.tid) else { return self.lose() };
+        if signal == libc::SIGTRAP && registers.rip == self.syscall_at.wrapping_add(SYSCALL_LEN) {
+            return Some(Entry::Passed(registers.rax));
+        }
+        // The instruction is not there any more: the guest's own doing.
+        self.phase = Phase::Astray;
+        None
     }
 
     /// Lets the call that the thread stands before run to its end.

@@ -3,11 +3,14 @@
 //! A write through it makes private pages of what cannot be written, W^X or not, paid for or not. So it is
 //! not opened: a call that names it is refused before it runs. The name lies in the guest's memory and may
 //! be a link, or be changed by another thread while the host reads it; so what has been opened is looked at
-//! as well, and a guest that got there by such a way is killed before it can do more than begin to write.
+//! as well. Then the descriptor is closed again. If another thread has the same descriptors it may be writing
+//! already, and its process is killed before it can do more than begin.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use pagewarden::Errno;
@@ -16,11 +19,13 @@ use super::calls::as_int;
 use super::files;
 use super::inject::StoppedCall;
 use super::process::ExitAction;
-use super::ptrace::{self, Tid, Until};
+use super::ptrace::{Tid, Until};
 use super::tracer::{Tracer, resume};
 
 /// Longer paths the host refuses (`PATH_MAX - 1`).
 const PATH_LEN_MAX: usize = 4095;
+/// `KCMP_FILES` (linux/kcmp.h).
+const KCMP_FILES: i32 = 2;
 
 impl Tracer<'_> {
     /// A file is about to be opened for writing.
@@ -36,13 +41,26 @@ impl Tracer<'_> {
 
     /// A file has been opened for writing.
     pub(super) fn check_opened(&mut self, tid: Tid) {
-        let opened = ptrace::result_register(tid).ok().and_then(|value| i32::try_from(value).ok());
-        if opened.is_some_and(|fd| is_process_memory(tid, fd)) {
+        let Some(mut call) = StoppedCall::at_exit(tid, Rc::clone(&self.events), None) else { return };
+        let Some(fd) = call.own_result().ok().map(as_int).filter(|fd| is_process_memory(tid, *fd)) else {
+            return resume(tid, Until::Event, 0);
+        };
+        let is_shared = self.tree.tasks.keys().any(|other| *other != tid && shares_descriptors(tid, *other));
+        let close = [u64::from(fd.cast_unsigned()), 0, 0, 0, 0, 0];
+        if is_shared || call.run(libc::SYS_close.cast_unsigned(), close).is_err() {
             let process = self.tree.tasks.get(&tid).map_or(tid, |task| task.process);
             return self.kill_with_hint(process, "it opened the memory of a process for writing in a roundabout way");
         }
-        resume(tid, Until::Event, 0);
+        call.answer(Err(Errno::Acces));
     }
+}
+
+/// Whether two threads have one table of descriptors; so it is assumed if the host does not say.
+fn shares_descriptors(tid: Tid, other: Tid) -> bool {
+    // SAFETY: plain numbers.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, tid, other, KCMP_FILES, 0, 0) };
+    let is_gone = order < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    order <= 0 && !is_gone
 }
 
 /// Whether the path that the call names leads to the `mem` file of a process.

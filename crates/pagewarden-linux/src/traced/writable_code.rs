@@ -38,7 +38,7 @@ impl Tracer<'_> {
             self.events.put_back(event);
             return None;
         }
-        let call = StoppedCall::at_exit(tid, Rc::clone(&self.events), syscall_address(tid, space)?)?;
+        let call = StoppedCall::at_exit(tid, Rc::clone(&self.events), Some(syscall_address(tid, space)?))?;
         let answer = call.own_result();
         let mut guard = space.borrow_mut();
         guard.manager.provider_mut().begin(call);
