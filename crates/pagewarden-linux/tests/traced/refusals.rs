@@ -84,7 +84,7 @@ fn writable_code_is_refused_under_deny() {
     let case = denied("writable_code");
     let (seen, outcome) = case.traced();
     assert_eq!(seen, Seen::new(0, expected));
-    assert!(outcome.hints.iter().any(|hint| hint.contains("5 calls")), "{:?}", outcome.hints);
+    assert!(outcome.hints.iter().any(|hint| hint.contains("refused 5 requests")), "{:?}", outcome.hints);
     let refused = &outcome.report.processes[0].refused;
     let counted = |call: &str| -> u64 {
         let of_call = refused.iter().filter(|one| one.call == call && one.errno == "EACCES");
