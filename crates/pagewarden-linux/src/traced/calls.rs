@@ -158,7 +158,7 @@ impl Tracer<'_> {
             let guard = space.borrow();
             let old = guard.manager.map().iter().find(|old| old.range == entry.range)?;
             let kind = old.region.object()?.kind();
-            let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV(_));
+            let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV { .. });
             is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })
         };
         let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);

@@ -49,7 +49,7 @@ impl FileTable {
             | ObjectKind::Device(file)
             | ObjectKind::ZeroDevice(file)
             | ObjectKind::Memfd(file) => (file.device, file.inode),
-            ObjectKind::SysV(id) => (u64::MAX, u64::from(id.cast_unsigned())),
+            ObjectKind::SysV { id, .. } => (u64::MAX, u64::from(id.cast_unsigned())),
             _ => return MemoryObject::new(kind, name),
         };
         self.sweep();
@@ -184,9 +184,10 @@ impl Files for FileView<'_> {
         }
         let status = super::segments::segment_status(id).ok_or(Errno::Inval)?;
         let name = format!("/SYSV{:08x} (deleted)", status.key);
-        let object = self.table.intern(ObjectKind::SysV(id), &name, "");
+        let pages = PageCount::from_bytes_up(status.bytes);
+        let object = self.table.intern(ObjectKind::SysV { id, pages }, &name, "");
         let rights = super::segments::rights(self.tid, &status);
-        Ok(Segment { object, pages: PageCount::from_bytes_up(status.bytes), rights })
+        Ok(Segment { object, pages, rights })
     }
 
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {

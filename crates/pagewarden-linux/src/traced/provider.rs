@@ -182,7 +182,7 @@ fn map(
     call: &StoppedCall,
 ) -> Result<HostCall, Errno> {
     let kind = region.object().map(|object| object.kind());
-    if let Some(ObjectKind::SysV(id)) = kind {
+    if let Some(ObjectKind::SysV { id, .. }) = kind {
         return Ok(attach(*id, range, region, target));
     }
     if kind == Some(&ObjectKind::Special) || call.number() != libc::SYS_mmap.cast_unsigned() {

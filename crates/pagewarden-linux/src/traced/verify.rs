@@ -82,7 +82,7 @@ fn ours(range: PageRange, region: &Region) -> Line {
     let content = match region.object().map(|object| (object.kind(), object.name())) {
         None | Some((ObjectKind::NamedAnonymous, _)) => Content::Anonymous,
         Some((ObjectKind::SharedAnonymous, _)) => Content::SharedAnonymous,
-        Some((ObjectKind::SysV(_), _)) => Content::SysV,
+        Some((ObjectKind::SysV { .. }, _)) => Content::SysV,
         Some((ObjectKind::Special, _)) => Content::Special,
         Some((
             ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::ZeroDevice(file) | ObjectKind::Memfd(file),

@@ -227,38 +227,35 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
     let place = find_place(space, remap, &region)?;
-    let tail = tail(space, remap);
     let mut target = Target::Vacant;
     if remap.flags.contains(RemapFlags::FIXED) {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            // A second view of pages that the target covers: they are gone when they are looked for.
-            if remap.old_len == 0 && to.contains(old) {
-                draft.unmap(to);
-                return Err(Errno::Fault.into());
-            }
-            if tail.is_err() {
-                draft.unmap(to);
-            } else {
-                draft.next.remove(to);
-            }
+            draft.next.remove(to);
             target = Target::Replace;
+            if let Err(errno) = check_after_unmap(draft, remap, &region) {
+                draft.op(Op::Unmap { range: to });
+                return Err(errno.into());
+            }
         }
     }
-    let tail = tail?;
-    if remap.flags.contains(RemapFlags::DONT_UNMAP)
-        && !space.may_expand(&draft.next.totals, &region, remap.old_len >> PAGE_SHIFT)
-    {
-        return Err(Errno::NoMem.into());
-    }
+    check_after_unmap(draft, remap, &region)?;
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
     let moved = relocate(draft, &kept, place, target)?;
-    if let Some(tail) = tail {
-        unmap(draft, tail)?;
-    }
+    shrink(draft, remap)?;
     Ok(moved)
+}
+
+/// What Linux looks at only when the target has been unmapped, which it stays whatever comes of the move.
+fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Errno> {
+    // A second view of pages that the target covers: they are gone by now.
+    draft.next.map.get(VirtAddr::new(remap.addr)).ok_or(Errno::Fault)?;
+    tail(draft.space, remap)?;
+    let pages = remap.old_len >> PAGE_SHIFT;
+    let has_room = draft.space.may_expand(&draft.next.totals, region, pages);
+    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem) } else { Ok(()) }
 }
 
 /// Where the pages go (`vrm_set_new_addr`).
@@ -382,6 +379,6 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
 /// (`vma_multi_allowed`).
 fn may_move_along(region: &Region) -> bool {
     !region.object().is_some_and(|object| {
-        matches!(object.kind(), ObjectKind::SysV(_) | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_))
+        matches!(object.kind(), ObjectKind::SysV { .. } | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_))
     })
 }

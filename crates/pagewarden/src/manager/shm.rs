@@ -7,13 +7,14 @@ use super::munmap::unmap;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal};
 use super::space::Space;
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::Segment;
-use crate::object::{MemoryObject, ObjectKind};
+use crate::object::ObjectKind;
 use crate::prot::Prot;
 use crate::provider::{Populate, Target};
 use crate::region::{Backing, Region, RegionFlags};
+use crate::vmmap::Entry;
 
 /// `SHM_RDONLY`.
 const READ_ONLY: u64 = 0o10_000;
@@ -83,25 +84,35 @@ fn attached(space: &Space, segment: &Segment, flags: u64, range: PageRange) -> R
     region
 }
 
-/// What detaching the segment at `addr` does to `space`: all its pieces go, wherever others lie between.
+/// What detaching the segment at `addr` does to `space`: its first piece goes, and all others within its size,
+/// wherever other regions lie between.
 pub(super) fn plan_detach(space: &Space, addr: u64) -> Result<Plan, Refusal> {
     let start = VirtAddr::new(addr);
     if !start.is_page_aligned() {
         return Err(Errno::Inval.into());
     }
     let all = PageRange::new(start, space.config.layout.task_end).ok_or(Errno::Inval)?;
-    let is_piece = |range: PageRange, region: &Region, object: Option<&Arc<MemoryObject>>| {
-        let Some(own) = region.object().filter(|own| matches!(own.kind(), ObjectKind::SysV(_))) else { return false };
-        let is_in_place = region.page_offset(range.start()) == range.first_page().wrapping_sub(start.page_number());
-        is_in_place && object.is_none_or(|object| Arc::ptr_eq(object, own))
+    let in_place = |entry: &Entry<'_>| {
+        let offset = entry.range.first_page().wrapping_sub(start.page_number());
+        segment_pages(entry.region).is_some() && entry.region.page_offset(entry.range.start()) == offset
     };
+    let mut entries = space.state.map.range(all);
+    let first = entries.find(in_place).ok_or(Errno::Inval)?;
+    let end = segment_pages(first.region).map_or(0, PageCount::get).saturating_add(start.page_number());
     let mut draft = Draft::new(space);
-    let first = space.state.map.range(all).find(|entry| is_piece(entry.range, entry.region, None));
-    let object = first.and_then(|entry| entry.region.object()).ok_or(Errno::Inval)?;
-    for entry in space.state.map.range(all) {
-        if is_piece(entry.range, entry.region, Some(object)) {
+    unmap(&mut draft, first.range)?;
+    for entry in entries.take_while(|entry| entry.range.end_page() <= end) {
+        if in_place(&entry) && entry.region.backing == first.region.backing {
             unmap(&mut draft, entry.range)?;
         }
     }
     draft.finish(Ok(0))
+}
+
+/// The size of the segment that a region shows, if it shows one.
+fn segment_pages(region: &Region) -> Option<PageCount> {
+    match region.object()?.kind() {
+        ObjectKind::SysV { pages, .. } => Some(*pages),
+        _ => None,
+    }
 }

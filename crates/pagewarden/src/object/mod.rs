@@ -7,6 +7,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use crate::addr::PageCount;
 use crate::ledger::Charge;
 
 /// Which file an object is: the device and inode numbers that `/proc/PID/maps` shows.
@@ -33,8 +34,13 @@ pub enum ObjectKind {
     ZeroDevice(FileId),
     /// A file that lives in memory (`memfd_create`).
     Memfd(FileId),
-    /// A System V segment with its identifier (`shmget`).
-    SysV(i32),
+    /// A System V segment (`shmget`).
+    SysV {
+        /// Its identifier.
+        id: i32,
+        /// Its size.
+        pages: PageCount,
+    },
     /// Pages that the kernel gives every process: `[vdso]`, `[vvar]`.
     Special,
 }

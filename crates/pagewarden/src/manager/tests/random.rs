@@ -136,7 +136,7 @@ impl Files for OneOfEach {
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
-        let object = MemoryObject::new(ObjectKind::SysV(id), "segment");
+        let object = MemoryObject::new(ObjectKind::SysV { id, pages: PageCount::new(4) }, "segment");
         if id == 5 { Ok(Segment { object, pages: PageCount::new(4), rights: Prot::all() }) } else { Err(Errno::Inval) }
     }
 
