@@ -38,13 +38,23 @@ struct Row {
     files: &'static [&'static str],
     prepare: &'static [&'static str],
     argv: &'static [&'static str],
+    /// What the native side runs, if that is something else.
+    native_argv: Option<&'static [&'static str]>,
     clock: Clock,
     /// Whether the second side is native as well, which shows the noise.
     both_native: bool,
 }
 
-const PLAIN: Row =
-    Row { name: "", needs: &[], files: &[], prepare: &[], argv: &[], clock: Clock::Whole, both_native: false };
+const PLAIN: Row = Row {
+    name: "",
+    needs: &[],
+    files: &[],
+    prepare: &[],
+    argv: &[],
+    native_argv: None,
+    clock: Clock::Whole,
+    both_native: false,
+};
 
 const ROWS: &[Row] = &[
     Row {
@@ -84,6 +94,16 @@ const ROWS: &[Row] = &[
         files: &["loops.c"],
         prepare: &["gcc", "-O1", "-o", "loops", "loops.c"],
         argv: &["./loops", "getppid", "2000000"],
+        clock: Clock::PrintsNanoseconds,
+        ..PLAIN
+    },
+    Row {
+        name: "the same, against native under a filter that allows all",
+        needs: &["gcc"],
+        files: &["loops.c"],
+        prepare: &["gcc", "-O1", "-o", "loops", "loops.c"],
+        argv: &["./loops", "getppid", "2000000"],
+        native_argv: Some(&["./loops", "filtered-getppid", "2000000"]),
         clock: Clock::PrintsNanoseconds,
         ..PLAIN
     },
@@ -175,7 +195,10 @@ fn sample(lab: &Lab, row: &Row, side: Side<'_>) -> Result<Sample> {
             outer.arg(server.get_program()).args(server.get_args());
             outer
         }
-        Clock::Whole | Clock::PrintsNanoseconds => lab.command(side, User::Same, row.argv)?,
+        Clock::Whole | Clock::PrintsNanoseconds => {
+            let argv = row.native_argv.filter(|_| matches!(side, Side::Native)).unwrap_or(row.argv);
+            lab.command(side, User::Same, argv)?
+        }
     };
     let outcome = Job::start(&mut command)?.finish(Duration::from_secs(60))?;
     ensure!(outcome.ended == Ended::Code(0), "{}", outcome.describe());
