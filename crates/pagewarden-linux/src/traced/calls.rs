@@ -1,17 +1,19 @@
 //! Calls that the filter has stopped: what each of them means for the manager.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Resource};
 
 use super::files::{self, FileView};
 use super::filter;
 use super::import;
 use super::inject::StoppedCall;
-use super::process::{ExitAction, SharedSpace};
+use super::process::{ExitAction, SharedSpace, Task};
+use super::provider::TracedProvider;
 use super::ptrace::{Tid, Until};
 use super::segments;
 use super::tracer::{Tracer, kill, resume};
@@ -129,7 +131,9 @@ impl Tracer<'_> {
         decided: &mut Decided,
     ) -> Option<StoppedCall> {
         let wants_plan = self.observer.is_some();
-        self.refresh(space, call.tid());
+        if !self.refresh(space, call.tid()) {
+            return None;
+        }
         let mut guard = space.borrow_mut();
         guard.manager.provider_mut().begin(call);
         let mut again = true;
@@ -153,19 +157,40 @@ impl Tracer<'_> {
             guard.stale = true;
             return None;
         }
+        drop(guard);
+        if call.is_astray() {
+            self.kill_users(space, "its code changed while a memory call of its own ran");
+            return None;
+        }
         Some(call)
     }
 
-    /// Looks the space up anew if a thread died while it changed it, and others still use it.
-    fn refresh(&mut self, space: &SharedSpace, tid: Tid) {
+    /// Looks the space up anew if a thread died while it changed it, and others still use it. False if that
+    /// cannot be done within the limits: then all its users are killed, for their map would stay untrue.
+    pub(super) fn refresh(&mut self, space: &SharedSpace, tid: Tid) -> bool {
         if !space.borrow().stale {
-            return;
+            return true;
         }
+        let config = space.borrow().manager.config().clone();
+        // The old charges go first: nobody has the memory twice.
+        space.borrow_mut().manager = PageManager::new(config, TracedProvider::default());
         let account = self.new_account();
-        if let Ok(manager) = import::import(tid, account, &self.options.policy, &mut self.files) {
-            let mut guard = space.borrow_mut();
-            guard.manager = manager;
-            guard.stale = false;
+        let Ok(manager) = import::import(tid, account, &self.options.policy, &mut self.files) else {
+            self.kill_users(space, "a thread died in a memory call, and what it left exceeds a limit");
+            return false;
+        };
+        let mut guard = space.borrow_mut();
+        guard.manager = manager;
+        guard.stale = false;
+        true
+    }
+
+    /// Kills every process that uses `space`, and says why.
+    fn kill_users(&mut self, space: &SharedSpace, why: &str) {
+        let uses = |task: &&Task| task.space.as_ref().is_some_and(|own| Rc::ptr_eq(own, space));
+        let users: BTreeSet<Tid> = self.tree.tasks.values().filter(uses).map(|task| task.process).collect();
+        for pid in users {
+            self.kill_with_hint(pid, why);
         }
     }
 

@@ -39,6 +39,9 @@ impl Tracer<'_> {
     /// Lets a thread make a child, if the child can be paid for.
     pub(super) fn fork_call(&mut self, space: &SharedSpace, mut call: StoppedCall) {
         let tid = call.tid();
+        if !self.refresh(space, tid) {
+            return;
+        }
         let is_clone3 = call.number() == libc::SYS_clone3.cast_unsigned();
         let flags = flags_of(&call);
         if flags & CLONE_UNTRACED != 0 {

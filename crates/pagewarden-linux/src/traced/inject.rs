@@ -15,6 +15,7 @@ use std::rc::Rc;
 use libc::user_regs_struct;
 use pagewarden::Errno;
 
+use super::filter;
 use super::ptrace::{self, Stop, Tid, Until};
 use super::wait::Events;
 
@@ -109,6 +110,11 @@ impl StoppedCall {
         self.phase == Phase::Lost
     }
 
+    /// Whether the guest took the `syscall` instruction away under us: what has run so far cannot be undone.
+    pub(super) fn is_astray(&self) -> bool {
+        self.phase == Phase::Astray
+    }
+
     /// Makes the thread run host call `number` and gives its result.
     pub(super) fn run(&mut self, number: u64, args: [u64; 6]) -> Result<u64, Errno> {
         let done = match self.phase {
@@ -156,7 +162,12 @@ impl StoppedCall {
         }
         match self.to_entry()? {
             Entry::Filter => self.to_exit(),
-            Entry::Passed(value) => Some(value),
+            Entry::Passed(value) if !filter::always_stops(number) => Some(value),
+            // The guest has put another instruction of the same length where `syscall` was.
+            Entry::Passed(_) => {
+                self.phase = Phase::Astray;
+                None
+            }
         }
     }
 
