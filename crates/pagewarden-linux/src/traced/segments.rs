@@ -80,21 +80,22 @@ impl Segments {
         self.memfds.is_empty() && self.sysv.is_empty()
     }
 
-    /// Gives back what is gone; `processes` are all that live. True if anything was.
-    pub(super) fn sweep(&mut self, processes: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
+    /// Gives back what is gone; `threads` are all that live: each may have a table of descriptors of its own,
+    /// and a first thread that has ended has none, whatever the others have. True if anything was.
+    pub(super) fn sweep(&mut self, threads: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
         let before = self.memfds.len() + self.sysv.len();
         self.sysv.retain(|id, _| segment_status(*id).is_some());
         if !self.memfds.is_empty() {
-            let open: HashSet<FileId> = processes.flat_map(open_memfds).collect();
+            let open: HashSet<FileId> = threads.flat_map(open_memfds).collect();
             self.memfds.retain(|file, _| open.contains(file) || table.is_mapped(*file));
         }
         self.memfds.len() + self.sysv.len() < before
     }
 }
 
-/// The memfds that a process has open.
-fn open_memfds(pid: Tid) -> Vec<FileId> {
-    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+/// The memfds that a thread has open.
+fn open_memfds(tid: Tid) -> Vec<FileId> {
+    let Ok(folder) = fs::read_dir(format!("/proc/{tid}/fd")) else { return Vec::new() };
     let paths = folder.flatten().map(|entry| entry.path());
     let memfds = paths.filter(|path| {
         fs::read_link(path).is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"))
