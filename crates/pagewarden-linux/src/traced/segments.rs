@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -84,7 +85,7 @@ impl Segments {
     /// and a first thread that has ended has none, whatever the others have. True if anything was.
     pub(super) fn sweep(&mut self, threads: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
         let before = self.memfds.len() + self.sysv.len();
-        self.sysv.retain(|id, _| segment_status(*id).is_some());
+        self.sysv.retain(|id, _| !is_gone(*id));
         if !self.memfds.is_empty() {
             let open: HashSet<FileId> = threads.flat_map(open_memfds).collect();
             self.memfds.retain(|file, _| open.contains(file) || table.is_mapped(*file));
@@ -114,6 +115,11 @@ fn memory_device() -> Option<u64> {
     // SAFETY: the kernel has just made this descriptor, and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     files::status(&format!("/proc/self/fd/{}", fd.as_raw_fd())).ok().map(|status| status.id.device)
+}
+
+/// Whether the host knows no segment `id` any more. One that we may not look at is still there.
+fn is_gone(id: i32) -> bool {
+    segment_status(id).is_none() && io::Error::last_os_error().raw_os_error() != Some(libc::EACCES)
 }
 
 /// What segment `id` is; `None` if there is none.
