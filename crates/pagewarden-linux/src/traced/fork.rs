@@ -137,6 +137,25 @@ impl Tracer<'_> {
     }
 }
 
+impl Tracer<'_> {
+    /// Gives back what is charged for children whose parent died before it made them: those that are still
+    /// to come are traced already, so with no unknown tracee there are none. True if there were any.
+    pub(super) fn drop_strays(&mut self) -> bool {
+        if self.tree.strays.is_empty() {
+            return false;
+        }
+        // SAFETY: no arguments.
+        let own = unsafe { libc::gettid() };
+        let Ok(folder) = fs::read_dir("/proc") else { return false };
+        let mut pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Tid>().ok());
+        if pids.any(|pid| !self.tree.tasks.contains_key(&pid) && status_number(pid, "TracerPid:") == Some(own)) {
+            return false;
+        }
+        self.tree.strays.clear();
+        true
+    }
+}
+
 /// The flags that a child is made with.
 fn flags_of(call: &StoppedCall) -> u64 {
     let [first, ..] = call.args();

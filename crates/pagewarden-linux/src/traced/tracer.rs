@@ -185,9 +185,12 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Gives back what segments hold that are gone; true if anything was.
+    /// Gives back what segments hold that are gone, and children that never came; true if anything was.
     pub(super) fn sweep_segments(&mut self) -> bool {
-        !self.segments.is_empty() && self.segments.sweep(self.tree.tasks.keys().copied(), &self.files)
+        let had_strays = self.drop_strays();
+        let had_segments =
+            !self.segments.is_empty() && self.segments.sweep(self.tree.tasks.keys().copied(), &self.files);
+        had_strays || had_segments
     }
 
     /// Kills the whole tree.
