@@ -1,16 +1,18 @@
 //! Calls that the filter has stopped: what each of them means for the manager.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, Region, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, Resource};
 
 use super::files::{self, FileView};
 use super::filter;
 use super::import;
 use super::inject::StoppedCall;
-use super::process::SharedSpace;
+use super::process::{SharedSpace, Task};
+use super::provider::TracedProvider;
 use super::ptrace::{self, Tid, Until};
 use super::segments;
 use super::tracer::Tracer;
@@ -123,7 +125,9 @@ impl Tracer<'_> {
         decided: &mut Decided,
     ) -> Option<StoppedCall> {
         let wants_plan = self.observer.is_some();
-        self.refresh(space, call.tid());
+        if !self.refresh(space, call.tid()) {
+            return None;
+        }
         let mut guard = space.borrow_mut();
         guard.manager.provider_mut().begin(call);
         let mut again = true;
@@ -143,32 +147,59 @@ impl Tracer<'_> {
         let result = decided.answer.map_err(|refusal| refusal.errno);
         decided.told = linux::answer(request, result, guard.manager.program_break());
         let call = guard.manager.provider_mut().end()?;
-        guard.stale |= call.is_lost() || call.is_astray();
-        if call.is_lost() { None } else { Some(call) }
+        if call.is_lost() {
+            guard.stale = true;
+            return None;
+        }
+        drop(guard);
+        if call.is_astray() {
+            self.kill_users(space, "its code changed while a memory call of its own ran");
+            return None;
+        }
+        Some(call)
     }
 
-    /// Looks the space up anew if a thread died or went astray while it changed it.
-    fn refresh(&mut self, space: &SharedSpace, tid: Tid) {
+    /// Looks the space up anew if a thread died while it changed it, and others still use it. False if that
+    /// cannot be done within the limits: then all its users are killed, for their map would stay untrue.
+    pub(super) fn refresh(&mut self, space: &SharedSpace, tid: Tid) -> bool {
         if !space.borrow().stale {
-            return;
+            return true;
         }
+        let (config, old_map) = {
+            let guard = space.borrow();
+            (guard.manager.config().clone(), guard.manager.map().clone())
+        };
+        // The old charges go first: nobody has the memory twice.
+        space.borrow_mut().manager = PageManager::new(config, TracedProvider::default());
         let account = self.new_account();
         // The host's list does not tell what shared memory was charged: it stays the object that it was.
         let known = |entry: &proc_maps::MapsEntry| {
-            let guard = space.borrow();
-            let old = guard.manager.map().iter().find(|old| old.range == entry.range)?;
+            let old = old_map.iter().find(|old| old.range == entry.range)?;
             let kind = old.region.object()?.kind();
             let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV { .. });
             is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })
         };
         let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);
         // What a thread shows that is being killed may be only the beginning.
-        if let Ok(manager) = looked_up
-            && ptrace::is_stopped(tid)
-        {
-            let mut guard = space.borrow_mut();
-            guard.manager = manager;
-            guard.stale = false;
+        if !ptrace::is_stopped(tid) {
+            return false;
+        }
+        let Ok(manager) = looked_up else {
+            self.kill_users(space, "a thread died in a memory call, and what it left exceeds a limit");
+            return false;
+        };
+        let mut guard = space.borrow_mut();
+        guard.manager = manager;
+        guard.stale = false;
+        true
+    }
+
+    /// Kills every process that uses `space`, and says why.
+    fn kill_users(&mut self, space: &SharedSpace, why: &str) {
+        let uses = |task: &&Task| task.space.as_ref().is_some_and(|own| Rc::ptr_eq(own, space));
+        let users: BTreeSet<Tid> = self.tree.tasks.values().filter(uses).map(|task| task.process).collect();
+        for pid in users {
+            self.kill_with_hint(pid, why);
         }
     }
 

@@ -100,7 +100,7 @@ fn aligned_by_device(known: &mut HashMap<u64, bool>, device: u64, path: &str) ->
 pub(super) struct FileStatus {
     /// Which file.
     pub(super) id: FileId,
-    /// Its length.
+    /// Its length, or what is set aside for it if that is more: fallocate(2) reaches beyond the end.
     pub(super) bytes: u64,
     /// For a device: which.
     pub(super) device: u64,
@@ -108,11 +108,19 @@ pub(super) struct FileStatus {
     is_append_only: bool,
 }
 
-/// Looks at what a path leads to, following links.
+impl FileStatus {
+    /// Whether it is an empty regular file that its owner may read and write, and nobody else.
+    pub(super) const fn is_owners_alone(&self) -> bool {
+        self.mode == libc::S_IFREG | 0o600 && self.bytes == 0
+    }
+}
+
+/// Looks at what a path leads to, following links; as the host knows it, without asking a server that may be
+/// a guest itself.
 pub(super) fn status(path: &str) -> io::Result<FileStatus> {
     let path = CString::new(path)?;
     let mut data = MaybeUninit::<libc::statx>::zeroed();
-    let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE;
+    let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_BLOCKS;
     // SAFETY: the path ends with a zero and `data` has room for the structure.
     let result =
         unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, data.as_mut_ptr()) };
@@ -124,7 +132,7 @@ pub(super) fn status(path: &str) -> io::Result<FileStatus> {
     let id = FileId { device: libc::makedev(data.stx_dev_major, data.stx_dev_minor), inode: data.stx_ino };
     Ok(FileStatus {
         id,
-        bytes: data.stx_size,
+        bytes: data.stx_size.max(data.stx_blocks.saturating_mul(512)),
         device: libc::makedev(data.stx_rdev_major, data.stx_rdev_minor),
         mode: data.stx_mode.into(),
         is_append_only: data.stx_attributes & libc::STATX_ATTR_APPEND.cast_unsigned() as u64 != 0,
@@ -245,4 +253,24 @@ pub(super) fn file_system(path: &str) -> Option<Statfs> {
 /// Whether the file system places large maps on huge-page boundaries.
 fn is_huge_aligned(path: &str) -> Option<bool> {
     Some(matches!(file_system(path)?.filesystem_type(), EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC | BTRFS_SUPER_MAGIC))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_beyond_the_end_of_a_memfd_counts() {
+        // SAFETY: the name ends with a zero.
+        let fd = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) };
+        // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: plain numbers.
+        assert_eq!(unsafe { libc::fallocate(fd.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, 1 << 20) }, 0);
+        // SAFETY: plain numbers.
+        assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), 4096) }, 0);
+        assert!(status(&format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().bytes >= 1 << 20);
+    }
 }

@@ -167,6 +167,11 @@ const REFUSED_OPENS: &[(i64, When, i32)] = &[(libc::SYS_openat2, When::Always, l
 const REFUSED_UNPRIVILEGED: &[(i64, When, i32)] =
     &[(libc::SYS_prctl, When::IntsAre([(0, libc::PR_SET_DUMPABLE as u32), (1, 0)]), 0)];
 
+/// Whether the filter stops call `number`, at least with the arguments that carry out a plan.
+pub(super) fn always_stops(number: u64) -> bool {
+    TRACED.iter().any(|(call, _)| call.cast_unsigned() == number)
+}
+
 /// What the filters depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct FilterOptions {

@@ -116,3 +116,12 @@ fn hiding_is_answered_and_not_done_without_privilege() {
     assert_eq!(verdict(unprivileged, ARCH, libc::SYS_prctl, hide), errno(0));
     assert_eq!(verdict(unprivileged, ARCH, libc::SYS_prctl, [4, 1, 0, 0, 0, 0]), ALLOW);
 }
+
+#[test]
+fn calls_that_carry_out_plans_always_stop() {
+    for call in [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_mremap, libc::SYS_brk, libc::SYS_shmat]
+    {
+        assert!(always_stops(call.cast_unsigned()), "{call}");
+    }
+    assert!(!always_stops(libc::SYS_close.cast_unsigned()));
+}

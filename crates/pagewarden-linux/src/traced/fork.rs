@@ -49,6 +49,9 @@ impl Tracer<'_> {
     /// Lets a thread make a child, if the child can be paid for.
     pub(super) fn fork_call(&mut self, space: &SharedSpace, mut call: StoppedCall) {
         let tid = call.tid();
+        if !self.refresh(space, tid) {
+            return;
+        }
         let is_clone3 = call.number() == libc::SYS_clone3.cast_unsigned();
         let flags = flags_of(&call);
         if flags & CLONE_UNTRACED != 0 {
@@ -77,9 +80,12 @@ impl Tracer<'_> {
             }
             Some(_) => {
                 drop(pending);
-                if is_clone3 && ptrace::result_register(tid).is_ok_and(|value| value.cast_signed() > 0) {
+                if is_clone3
+                    && let Some(child) = ptrace::result_register(tid).ok().and_then(|value| Tid::try_from(value).ok())
+                    && child > 0
+                {
                     self.hints.push("a child was made that could not be traced (CLONE_UNTRACED)".to_owned());
-                    kill_untraced(process);
+                    kill_untraced(process, child);
                     return self.end();
                 }
             }
@@ -185,11 +191,22 @@ fn processes() -> impl Iterator<Item = Tid> {
     folder.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Kills the children of `process`, which is stopped, that nobody traces.
-fn kill_untraced(process: Tid) {
+/// Kills the child that `process`, which is stopped, has just made and that nobody traces. `number` is the
+/// child's in its parent's PID namespace. With `CLONE_PARENT` it is a sibling, and may be our own child.
+fn kill_untraced(process: Tid, number: Tid) {
+    let parents = [Some(process), status_number(process, "PPid:")];
     for pid in processes() {
-        if status_number(pid, "PPid:") == Some(process) && status_number(pid, "TracerPid:") == Some(0) {
+        let is_untraced = status_number(pid, "TracerPid:") == Some(0);
+        let parent = status_number(pid, "PPid:");
+        if is_untraced && parent.is_some() && parents.contains(&parent) && has_number(pid, number) {
             kill(pid);
         }
     }
+}
+
+/// Whether `pid` has `number` in one of its PID namespaces.
+fn has_number(pid: Tid, number: Tid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    numbers.split_ascii_whitespace().any(|own| own.parse() == Ok(number))
 }

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use libc::user_regs_struct;
 use pagewarden::Errno;
 
+use super::filter;
 use super::ptrace::{self, Stop, Tid, Until};
 use super::wait::Events;
 
@@ -110,7 +111,7 @@ impl StoppedCall {
         self.phase == Phase::Lost
     }
 
-    /// Whether the thread lost its `syscall` instruction on the way, so that nothing more can be done or undone.
+    /// Whether the guest took the `syscall` instruction away under us: what has run so far cannot be undone.
     pub(super) fn is_astray(&self) -> bool {
         self.phase == Phase::Astray
     }
@@ -162,7 +163,12 @@ impl StoppedCall {
         }
         match self.step_to_entry()? {
             Entry::Filter => self.run_to_exit(),
-            Entry::Passed(value) => Some(value),
+            Entry::Passed(value) if !filter::always_stops(number) => Some(value),
+            // The guest has put another instruction of the same length where `syscall` was.
+            Entry::Passed(_) => {
+                self.phase = Phase::Astray;
+                None
+            }
         }
     }
 

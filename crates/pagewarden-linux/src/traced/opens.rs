@@ -85,9 +85,12 @@ fn is_called_mem(path: &[u8]) -> bool {
     path.rsplit(|byte| *byte == b'/').next() == Some(b"mem")
 }
 
-/// Whether the descriptor is a `mem` file of a process file system; names there are the kernel's own.
+/// Whether the descriptor is a `mem` file of a process file system. Bound elsewhere it has another name, but
+/// never another mode, which no other file of a process has.
 fn is_process_memory(tid: Tid, fd: i32) -> bool {
-    files::fd_name(tid, fd).is_ok_and(|name| is_called_mem(name.as_bytes()))
-        && files::file_system(&files::fd_path(tid, fd))
-            .is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC)
+    let path = files::fd_path(tid, fd);
+    let is_in_proc = || files::file_system(&path).is_some_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC);
+    let is_named_so = files::fd_name(tid, fd).is_ok_and(|name| is_called_mem(name.as_bytes()));
+    let has_mode = || files::status(&path).is_ok_and(|status| status.is_owners_alone());
+    (is_named_so || has_mode()) && is_in_proc()
 }

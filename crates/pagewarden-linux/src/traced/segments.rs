@@ -81,13 +81,14 @@ impl Segments {
         self.memfds.is_empty() && self.sysv.is_empty()
     }
 
-    /// Gives back what is gone; `processes` are all that live. True if anything was.
-    pub(super) fn sweep(&mut self, processes: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
+    /// Gives back what is gone; `threads` are all that live: each may have a table of descriptors of its own,
+    /// and a first thread that has ended has none, whatever the others have. True if anything was.
+    pub(super) fn sweep(&mut self, threads: impl Iterator<Item = Tid>, table: &FileTable) -> bool {
         let before = self.memfds.len() + self.sysv.len();
         self.sysv.retain(|id, _| !is_gone(*id));
         if !self.memfds.is_empty() {
-            // A process that cannot be looked at may have any of them open.
-            let open: Option<Vec<Vec<FileId>>> = processes.map(open_memfds).collect();
+            // A thread that cannot be looked at may have any of them open.
+            let open: Option<Vec<Vec<FileId>>> = threads.map(open_memfds).collect();
             if let Some(open) = open {
                 let open: HashSet<FileId> = open.into_iter().flatten().collect();
                 self.memfds.retain(|file, _| open.contains(file) || table.is_mapped(*file));
@@ -97,9 +98,9 @@ impl Segments {
     }
 }
 
-/// The memfds that a process has open; nothing if it may not be looked at.
-fn open_memfds(pid: Tid) -> Option<Vec<FileId>> {
-    let folder = match fs::read_dir(format!("/proc/{pid}/fd")) {
+/// The memfds that a thread has open; nothing if it may not be looked at.
+fn open_memfds(tid: Tid) -> Option<Vec<FileId>> {
+    let folder = match fs::read_dir(format!("/proc/{tid}/fd")) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
         Err(_) => return Some(Vec::new()),

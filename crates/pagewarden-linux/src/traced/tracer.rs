@@ -186,7 +186,7 @@ impl<'a> Tracer<'a> {
 
     /// Gives back what segments hold that are gone; true if anything was.
     pub(super) fn sweep_segments(&mut self) -> bool {
-        !self.segments.is_empty() && self.segments.sweep(self.tree.processes.keys().copied(), &self.files)
+        !self.segments.is_empty() && self.segments.sweep(self.tree.tasks.keys().copied(), &self.files)
     }
 
     /// Kills the whole tree.
