@@ -98,7 +98,7 @@ const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
-        name: "the same, against native under a filter that allows all",
+        name: "getppid, against native under a filter that allows all",
         needs: &["gcc"],
         files: &["loops.c"],
         prepare: &["gcc", "-O1", "-o", "loops", "loops.c"],
