@@ -13,7 +13,11 @@ use serde_json::Value;
 
 fn pagewarden(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pagewarden"));
-    command.args(words).env_remove("COLUMNS").env_remove("NO_COLOR").env("TERM", "xterm").stdin(Stdio::null());
+    // Each of these changes what is printed, or how; CI makes a log count as a terminal with colours.
+    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        command.env_remove(variable);
+    }
+    command.args(words).env("TERM", "xterm").stdin(Stdio::null());
     command
 }
 
