@@ -174,7 +174,7 @@ impl Tracer<'_> {
         let account = self.new_account();
         // The host's list does not tell what shared memory was charged: it stays the object that it was.
         let known = |entry: &proc_maps::MapsEntry| {
-            let old = old_map.iter().find(|old| old.range == entry.range)?;
+            let old = old_map.get(entry.range.start()).filter(|old| old.range == entry.range)?;
             let kind = old.region.object()?.kind();
             let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV { .. });
             is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })

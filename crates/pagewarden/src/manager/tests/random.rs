@@ -11,6 +11,7 @@ use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource};
 use crate::linux::{FileTraits, Files, MapFlags, OpenFile, RemapFlags, Request, Segment, answer, decode};
+use crate::manager::ResourceLimits;
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 
@@ -156,6 +157,10 @@ proptest! {
     fn no_word_in_a_register_does_harm(calls in prop::collection::vec(registers(), 1..40)) {
         // A small budget, so that the array of pages stays small; reservations are bounded by the space.
         let (_ledger, mut manager) = manager(Limits::UNLIMITED.with(Resource::Committed, 600));
+        // Limits of the guest's own, so that what is computed near them is computed here.
+        let (address_space, data, locked) = (12 << 20, 1 << 20, 64 << 10);
+        let limits = manager.config().limits.clone();
+        manager.set_limits(ResourceLimits { address_space, data, locked, ..limits });
         for (number, args) in calls {
             if let Ok(Some(request)) = decode(number, args, &mut OneOfEach) {
                 let result = manager.call(&request).map_err(|refusal| refusal.errno);
