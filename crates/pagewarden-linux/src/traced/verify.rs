@@ -163,7 +163,7 @@ mod tests {
     fn map(pieces: &[(u64, u64, Region)]) -> Vmmap {
         let mut map = Vmmap::new(PageCount::new(256));
         for (first, pages, region) in pieces {
-            map.insert(PageRange::from_pages(*first, PageCount::new(*pages)).unwrap(), region.clone());
+            map.insert(PageRange::from_pages(*first, PageCount::new(*pages)).unwrap(), region.clone()).unwrap();
         }
         map
     }

@@ -44,8 +44,7 @@ fn move_break(draft: &mut Draft<'_>, to: VirtAddr) -> Option<()> {
 fn shrink(draft: &mut Draft<'_>, gone: PageRange) -> Option<()> {
     draft.next.map.range(gone).next()?;
     draft.check_modifiable(gone).ok()?;
-    draft.next.remove(gone);
-    Some(())
+    draft.next.remove(gone).ok()
 }
 
 fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
@@ -68,6 +67,5 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
         return None;
     }
     region.flags |= RegionFlags::COMMITTED;
-    draft.next.insert(added, region);
-    Some(())
+    draft.next.insert(added, region).ok()
 }

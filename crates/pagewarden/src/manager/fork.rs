@@ -26,7 +26,7 @@ pub struct PendingFork {
 
 /// Charges `account` for a copy of `space`.
 pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Refusal> {
-    let state = child_state(space);
+    let state = child_state(space)?;
     let charges = Charges::new(&account);
     charges.raise_to(&state).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
     let mut config = space.config.clone();
@@ -34,7 +34,7 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
     Ok(PendingFork { config, state, charges })
 }
 
-fn child_state(space: &Space) -> State {
+fn child_state(space: &Space) -> Result<State, Errno> {
     let mut state = space.state.clone();
     state.lock_future = RegionFlags::empty();
     if state.totals.dont_fork_pages > 0 {
@@ -45,19 +45,19 @@ fn child_state(space: &Space) -> State {
             .map(|entry| entry.range)
             .collect();
         for range in gone {
-            state.remove(range);
+            state.remove(range)?;
         }
     }
     if state.totals.locked_pages > 0
         && let Some(all) = PageRange::new(VirtAddr::new(0), space.config.layout.task_end)
     {
-        state.update(all, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
+        state.update(all, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)?;
     }
     state.uncharged_pages = match space.config.policy.fork_charge {
         ForkCharge::Full => 0,
         ForkCharge::Free => state.totals.committed_pages,
     };
-    state
+    Ok(state)
 }
 
 impl PendingFork {

@@ -68,26 +68,26 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
             }
         }
         if let Err(refusal) = suits(region, advice) {
-            flush(&mut draft, run, advice);
+            flush(&mut draft, run, advice)?;
             return draft.finish(Err(refusal));
         }
         run = match run {
             Some(before) if before.end() == part.start() => PageRange::new(before.start(), part.end()),
             before => {
-                flush(&mut draft, before, advice);
+                flush(&mut draft, before, advice)?;
                 Some(part)
             }
         };
         next = part.end();
     }
     has_hole |= next < range.end();
-    flush(&mut draft, run, advice);
+    flush(&mut draft, run, advice)?;
     draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
 }
 
 /// Applies the advice to a run of regions without a hole.
-fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) {
-    let Some(range) = run else { return };
+fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) -> Result<(), Errno> {
+    let Some(range) = run else { return Ok(()) };
     let (set, clear) = effect(advice);
     if !(set | clear).is_empty() {
         draft.next.update(range, |region| {
@@ -98,9 +98,10 @@ fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) {
             }
             region.flags.remove(clear);
             region.flags.insert(set);
-        });
+        })?;
     }
     draft.op(Op::Advise { range, advice });
+    Ok(())
 }
 
 /// Flags that an advice sets and clears.

@@ -76,7 +76,7 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
         next = part.end();
     }
     if let Some(done) = PageRange::new(range.start(), next) {
-        draft.next.update(done, |region| relock(region, lock));
+        draft.next.update(done, |region| relock(region, lock))?;
         // The platform is told of the whole range: where it has a hole, nothing is made resident.
         draft.op(Op::Lock { range, lock });
     }
@@ -130,7 +130,7 @@ fn set_all(space: &Space, flags: LockAllFlags) -> Result<Plan, Refusal> {
     if is_current || !is_future {
         let lock = if is_current { lock } else { Lock::Released };
         let all = PageRange::new(VirtAddr::new(0), space.config.layout.task_end).ok_or(Errno::NoMem)?;
-        draft.next.update(all, |region| relock(region, lock));
+        draft.next.update(all, |region| relock(region, lock))?;
     }
     draft.op(Op::LockAll { flags });
     draft.finish(Ok(0))

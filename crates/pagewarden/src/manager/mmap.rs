@@ -71,7 +71,7 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
 fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(space);
     if !space.state.map.is_free(range) {
-        draft.unmap(range);
+        draft.unmap(range)?;
     }
     draft.finish(Err(errno.into()))
 }
@@ -100,7 +100,7 @@ pub(super) fn place_region(
     }
     draft.lock_errno(Errno::Again);
     draft.op(Op::Map { range, region: region.clone(), target, populate });
-    draft.place(range, region, target);
+    draft.place(range, region, target)?;
     Ok(())
 }
 

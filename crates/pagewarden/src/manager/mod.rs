@@ -93,7 +93,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             region.flags |= RegionFlags::COMMITTED;
         }
         let mut next = self.space.state.clone();
-        next.insert(range, region);
+        next.insert(range, region)?;
         self.raise_to(&next)?;
         self.publish(next);
         Ok(())
@@ -191,8 +191,10 @@ impl<P: PageManagementProvider> PageManager<P> {
         let lost = plan.replaced_range().filter(|range| !self.provider.has_kept(*range));
         if let Some(range) = lost {
             let mut next = self.space.state.clone();
-            next.remove(range);
-            return self.publish(next);
+            // Without memory to write the loss down, what is lost stays in the map: a guest that touches it faults.
+            if next.remove(range).is_ok() {
+                return self.publish(next);
+            }
         }
         self.charges.lower_to(&self.space.state);
     }
@@ -245,7 +247,10 @@ impl<P: PageManagementProvider> PageManager<P> {
             return;
         }
         let mut next = self.space.state.clone();
-        next.insert(added, region);
+        // Without memory to note it now, the next request does.
+        if next.insert(added, region).is_err() {
+            return;
+        }
         self.charges.raise_past_limit(&next);
         self.publish(next);
     }

@@ -97,7 +97,7 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, prot: P
     draft.next.update(part, |region| {
         region.prot = prot;
         region.flags.set(RegionFlags::COMMITTED, is_new_charge || region.flags.contains(RegionFlags::COMMITTED));
-    });
+    })?;
     draft.op(Op::Protect { range: part, from: region.prot, to: prot });
     Ok(())
 }

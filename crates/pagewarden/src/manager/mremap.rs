@@ -196,7 +196,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
     if let Some((from, to)) = room_to_grow(space, remap) {
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
-        draft.next.insert(added, last.region.clone());
+        draft.next.insert(added, last.region.clone())?;
         draft.op(Op::Grow { from, to });
         return Ok(remap.addr);
     }
@@ -232,7 +232,7 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            draft.next.remove(to);
+            draft.next.remove(to)?;
             target = Target::Replace;
             if let Err(errno) = check_after_unmap(draft, remap, &region) {
                 draft.op(Op::Unmap { range: to });
@@ -291,20 +291,20 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let moved: Vec<(PageRange, Region)> =
         parts(&draft.next.map, from).map(|(part, region)| (part, region.clone())).collect();
     if remap.source() == Source::Removed {
-        draft.next.remove(from);
+        draft.next.remove(from)?;
     }
     let Some((_, last)) = moved.last().cloned() else { return Err(Errno::Fault.into()) };
     for (part, region) in moved {
         let start = to.first_page() + (part.first_page() - from.first_page());
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
-        draft.next.insert(here, shifted(&region, part, here));
+        draft.next.insert(here, shifted(&region, part, here))?;
     }
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
-        draft.next.insert(added, shifted(&last, from, to));
+        draft.next.insert(added, shifted(&last, from, to))?;
     }
     if remap.source() == Source::Kept {
-        unlock_source(draft, from);
+        unlock_source(draft, from)?;
     }
     draft.op(Op::Move { from, to, source: remap.source() });
     Ok(to.start().as_u64())
@@ -312,10 +312,9 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have
 /// just moved have become part of it (`dontunmap_complete`).
-fn unlock_source(draft: &mut Draft<'_>, from: PageRange) {
-    if let Some(range) = draft.next.map.get(from.start()).map(|entry| entry.range) {
-        draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT);
-    }
+fn unlock_source(draft: &mut Draft<'_>, from: PageRange) -> Result<(), Errno> {
+    let Some(range) = draft.next.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
+    draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {
@@ -323,7 +322,7 @@ fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target
     let entry = draft.next.map.get(from).ok_or(Errno::Fault)?;
     let mut region = entry.region.clone();
     region.delta = region.page_offset(from).wrapping_sub(to.first_page());
-    draft.next.insert(to, region);
+    draft.next.insert(to, region)?;
     draft.op(Op::Duplicate { from, to, target });
     Ok(to.start().as_u64())
 }

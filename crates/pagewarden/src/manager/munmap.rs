@@ -26,6 +26,6 @@ pub(super) fn unmap(draft: &mut Draft<'_>, range: PageRange) -> Result<(), Refus
     }
     check_split(draft.space, range)?;
     draft.check_modifiable(range)?;
-    draft.unmap(range);
+    draft.unmap(range)?;
     Ok(())
 }

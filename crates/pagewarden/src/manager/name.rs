@@ -31,7 +31,7 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryO
         let backing = name.map_or(Backing::Anonymous, |name| Backing::Object(Arc::clone(name)));
         // Shared anonymous memory keeps its object, which says which pages it shows.
         if !region.is_shared() {
-            draft.next.update(part, |region| region.backing = backing.clone());
+            draft.next.update(part, |region| region.backing = backing.clone())?;
         }
         draft.op(Op::Name { range: part, name: name.cloned() });
     }

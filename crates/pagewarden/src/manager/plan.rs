@@ -148,17 +148,18 @@ impl<'a> Draft<'a> {
     }
 
     /// What is mapped in `range` goes, in the map and on the platform.
-    pub(super) fn unmap(&mut self, range: PageRange) {
-        self.next.remove(range);
+    pub(super) fn unmap(&mut self, range: PageRange) -> Result<(), Errno> {
+        self.next.remove(range)?;
         self.op(Op::Unmap { range });
+        Ok(())
     }
 
     /// Gives `range` to `region` in the map; `Target::Replace` removes what is there.
-    pub(super) fn place(&mut self, range: PageRange, region: Region, target: Target) {
+    pub(super) fn place(&mut self, range: PageRange, region: Region, target: Target) -> Result<(), Errno> {
         if target == Target::Replace {
-            self.next.remove(range);
+            self.next.remove(range)?;
         }
-        self.next.insert(range, region);
+        self.next.insert(range, region)
     }
 
     /// Refuses to touch sealed regions (Linux) and those of the platform.

@@ -4,6 +4,7 @@
 
 use super::config::{NoReserve, Privileges, SpaceConfig};
 use crate::addr::{PageCount, PageRange, VirtAddr};
+use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
@@ -79,30 +80,30 @@ pub(super) struct State {
 
 impl State {
     /// Adds a region to the free `range`.
-    pub(super) fn insert(&mut self, range: PageRange, region: Region) {
+    pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.insert(range, region);
+        self.map.insert(range, region)
     }
 
     /// Removes whatever is in `range`.
-    pub(super) fn remove(&mut self, range: PageRange) {
+    pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
         let mut gone = Totals::default();
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
         }
         self.totals.sub(gone);
         self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
-        self.map.remove(range);
+        self.map.remove(range)
     }
 
     /// Changes the regions in `range`.
-    pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) {
+    pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
         self.map.update(range, |part, region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        });
+        })
     }
 
     /// What the account holds for this state.

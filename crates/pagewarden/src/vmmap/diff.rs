@@ -193,7 +193,7 @@ mod tests {
 
     fn insert(map: &mut Vmmap, indices: Range<u64>) {
         for index in indices {
-            map.insert(page(2 * index), Region::anonymous(Prot::READ));
+            map.insert(page(2 * index), Region::anonymous(Prot::READ)).unwrap();
         }
     }
 
@@ -209,8 +209,8 @@ mod tests {
         let mut map = Vmmap::new(PageCount::ZERO);
         insert(&mut map, 0..5000);
         let older = map.clone();
-        map.remove(page(5000));
-        map.insert(page(10_001), Region::anonymous(Prot::EXEC));
+        map.remove(page(5000)).unwrap();
+        map.insert(page(10_001), Region::anonymous(Prot::EXEC)).unwrap();
         let (changes, steps) = compare(&older, &map);
         assert_eq!(changes, 2);
         assert!(steps < 300, "{steps} steps");

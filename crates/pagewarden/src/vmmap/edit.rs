@@ -19,6 +19,7 @@ use super::Vmmap;
 use super::iter::Iter;
 use super::node::{Child, FANOUT, MIN_LEN, Node, Piece, Slots};
 use crate::addr::PageRange;
+use crate::error::Errno;
 use crate::region::Region;
 
 /// Slots of a fresh node when there are more than fit into one: leaves room to grow.
@@ -80,7 +81,7 @@ impl Draft {
     }
 
     /// Carries the change out.
-    pub(super) fn finish(mut self, map: &mut Vmmap) {
+    pub(super) fn finish(mut self, map: &mut Vmmap) -> Result<(), Errno> {
         let right_first = self.right.take().map(|(first, part)| {
             self.push_piece(part);
             first
@@ -95,7 +96,7 @@ impl Draft {
             self.removed -= 1;
         }
         if self.removed == 0 && self.pieces.is_empty() {
-            return;
+            return Ok(());
         }
         map.len = map.len - self.removed + self.pieces.len();
         let guard = map.guard.get();
@@ -107,6 +108,7 @@ impl Draft {
             Some(root) => grow_root(self.rejoin(root, None, guard), guard),
             None => grow_root(leaves(self.pieces, 0, guard), guard),
         };
+        Ok(())
     }
 
     /// Whether one leaf holds the whole run and has room for the pieces.

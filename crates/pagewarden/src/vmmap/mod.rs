@@ -23,8 +23,8 @@
 //! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing.
 //!
 //! Nodes are allocated as an operation goes, because `Arc::try_new` is not stable: running out of memory goes to
-//! the global allocation error handler instead of coming back as an error. A version that was cloned before is
-//! whole in any case.
+//! the global allocation error handler instead of coming back as the error that the changes declare. A version
+//! that was cloned before is whole in any case.
 
 mod diff;
 mod edit;
@@ -38,6 +38,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
+use crate::error::Errno;
 use crate::region::Region;
 
 pub use diff::Change;
@@ -150,30 +151,42 @@ impl Vmmap {
 
     /// Maps `range`, which must be free; joins it with equal neighbours.
     ///
+    /// # Errors
+    /// `ENOMEM` if there is no memory for a node; the map is as it was.
+    ///
     /// # Panics
     /// If a page of `range` is mapped: callers look first, or call [`Self::replace`].
-    pub fn insert(&mut self, range: PageRange, region: Region) {
+    pub fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         let mut draft = Draft::around(self, range);
         assert!(!draft.is_occupied(), "insert over a mapped page");
         draft.push(range, region);
-        draft.finish(self);
+        draft.finish(self)
     }
 
     /// Unmaps whatever is in `range`, splitting regions at its edges.
-    pub fn remove(&mut self, range: PageRange) {
-        Draft::around(self, range).finish(self);
+    ///
+    /// # Errors
+    /// As for [`Self::insert`].
+    pub fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
+        Draft::around(self, range).finish(self)
     }
 
     /// Maps `range` in the place of whatever is there.
-    pub fn replace(&mut self, range: PageRange, region: Region) {
+    ///
+    /// # Errors
+    /// As for [`Self::insert`].
+    pub fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         let mut draft = Draft::around(self, range);
         draft.push(range, region);
-        draft.finish(self);
+        draft.finish(self)
     }
 
     /// Changes each region in `range`, splitting at the edges of `range` and joining what has become equal.
     /// `change` is given the part of each region that lies inside.
-    pub fn update(&mut self, range: PageRange, mut change: impl FnMut(PageRange, &mut Region)) {
+    ///
+    /// # Errors
+    /// As for [`Self::insert`].
+    pub fn update(&mut self, range: PageRange, mut change: impl FnMut(PageRange, &mut Region)) -> Result<(), Errno> {
         let mut draft = Draft::around(self, range);
         for entry in self.range(range) {
             let Some(part) = entry.range.intersection(range) else { continue };
@@ -181,7 +194,7 @@ impl Vmmap {
             change(part, &mut region);
             draft.push(part, region);
         }
-        draft.finish(self);
+        draft.finish(self)
     }
 
     /// Checks that what the module promises holds.

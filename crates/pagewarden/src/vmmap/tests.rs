@@ -212,25 +212,27 @@ impl World {
 
     fn replace(&mut self, range: PageRange, region: &Region) {
         if self.map.is_free(range) {
-            self.map.insert(range, region.clone());
+            self.map.insert(range, region.clone()).unwrap();
         } else {
-            self.map.replace(range, region.clone());
+            self.map.replace(range, region.clone()).unwrap();
         }
         self.model.slice(range).fill(Some(region.clone()));
     }
 
     fn remove(&mut self, range: PageRange) {
-        self.map.remove(range);
+        self.map.remove(range).unwrap();
         self.model.slice(range).fill(None);
     }
 
     fn update(&mut self, range: PageRange, change: impl Fn(&mut Region)) {
         let mut seen = Vec::new();
         let expected: Vec<_> = self.map.range(range).filter_map(|entry| entry.range.intersection(range)).collect();
-        self.map.update(range, |part, region| {
-            seen.push(part);
-            change(region);
-        });
+        self.map
+            .update(range, |part, region| {
+                seen.push(part);
+                change(region);
+            })
+            .unwrap();
         assert_eq!(seen, expected);
         self.model.slice(range).iter_mut().flatten().for_each(change);
     }
@@ -398,7 +400,7 @@ proptest! {
 fn comb(count: u64) -> Vmmap {
     let mut map = Vmmap::new(PageCount::new(4));
     for index in 0..count {
-        map.insert(pages(2 * index + 1, 2 * index + 2), Region::anonymous(Prot::READ));
+        map.insert(pages(2 * index + 1, 2 * index + 2), Region::anonymous(Prot::READ)).unwrap();
     }
     map
 }
@@ -422,11 +424,11 @@ fn an_edit_copies_only_its_path_and_only_if_it_is_shared() {
     let before = nodes(&map);
     let height = map.root().unwrap().height();
     assert!(height >= 3);
-    map.update(pages(4001, 4002), |_, region| region.prot = Prot::NONE);
+    map.update(pages(4001, 4002), |_, region| region.prot = Prot::NONE).unwrap();
     assert_eq!(nodes(&map), before, "nobody else has the nodes");
     let older = map.clone();
     assert_eq!(nodes(&older), before);
-    map.update(pages(4001, 4002), |_, region| region.prot = Prot::WRITE);
+    map.update(pages(4001, 4002), |_, region| region.prot = Prot::WRITE).unwrap();
     assert_eq!(nodes(&map).difference(&before).count(), height);
     assert_eq!(nodes(&older), before);
     assert_eq!(older.get(at(4001)).unwrap().region.prot, Prot::NONE);
@@ -444,7 +446,7 @@ fn nodes_are_well_filled_in_whatever_order_regions_come() {
         let mut map = Vmmap::new(PageCount::ZERO);
         for index in 0..count {
             let page = 2 * order(index);
-            map.insert(pages(page, page + 1), Region::anonymous(Prot::READ));
+            map.insert(pages(page, page + 1), Region::anonymous(Prot::READ)).unwrap();
         }
         map.check_invariants();
         assert_eq!(map.len() as u64, count);
@@ -459,7 +461,7 @@ fn nodes_are_well_filled_in_whatever_order_regions_come() {
     assert!(build(&|index| scattered[usize::try_from(index).unwrap()]) <= 64, "scattered");
     let mut map = comb(count);
     for index in (0..count).filter(|index| index % 16 != 0) {
-        map.remove(pages(2 * index + 1, 2 * index + 2));
+        map.remove(pages(2 * index + 1, 2 * index + 2)).unwrap();
     }
     map.check_invariants();
     assert!(bytes_per_region(&map) <= 4 * 48, "thinned out");
@@ -469,7 +471,7 @@ fn nodes_are_well_filled_in_whatever_order_regions_come() {
 fn guards_count_in_the_summaries() {
     let mut map = Vmmap::new(PageCount::new(4));
     for index in 0..2000 {
-        map.insert(pages(10 * index + 9, 10 * index + 10), stack());
+        map.insert(pages(10 * index + 9, 10 * index + 10), stack()).unwrap();
     }
     // Nine pages between two stacks, five without the guard.
     assert_eq!(map.root().unwrap().summary(4).gap, 5);
@@ -493,14 +495,14 @@ fn what_is_unmapped_is_let_go() {
     let mut map = Vmmap::new(PageCount::ZERO);
     for page in 0..500 {
         let backing = Backing::Object(Arc::clone(&object));
-        map.insert(pages(2 * page, 2 * page + 1), Region { backing, ..Region::anonymous(Prot::READ) });
+        map.insert(pages(2 * page, 2 * page + 1), Region { backing, ..Region::anonymous(Prot::READ) }).unwrap();
     }
     assert_eq!(Arc::strong_count(&object), 501);
-    map.remove(pages(0, 2));
+    map.remove(pages(0, 2)).unwrap();
     assert_eq!(Arc::strong_count(&object), 500);
-    map.remove(pages(10, 901));
+    map.remove(pages(10, 901)).unwrap();
     assert_eq!(Arc::strong_count(&object), 1 + map.len());
-    map.remove(pages(0, 1000));
+    map.remove(pages(0, 1000)).unwrap();
     assert_eq!(Arc::strong_count(&object), 1);
     assert!(map.is_empty() && map.root.is_none());
 }
@@ -509,9 +511,9 @@ fn what_is_unmapped_is_let_go() {
 fn the_ends_of_the_address_space() {
     let last = u64::MAX >> crate::addr::PAGE_SHIFT;
     let mut map = Vmmap::new(PageCount::new(256));
-    map.insert(pages(last - 1, last), Region::anonymous(Prot::READ));
-    map.insert(pages(0, 1), Region::anonymous(Prot::READ));
-    map.insert(pages(9, 10), stack());
+    map.insert(pages(last - 1, last), Region::anonymous(Prot::READ)).unwrap();
+    map.insert(pages(0, 1), Region::anonymous(Prot::READ)).unwrap();
+    map.insert(pages(9, 10), stack()).unwrap();
     map.check_invariants();
     assert_eq!(map.get(VirtAddr::new(u64::MAX)), None);
     assert_eq!(map.before(VirtAddr::new(u64::MAX)).unwrap().range, pages(last - 1, last));
@@ -529,24 +531,24 @@ fn the_ends_of_the_address_space() {
         assert_eq!(map.find_gap(&request(wanted, Direction::TopDown, 3)), None);
         assert_eq!(map.find_gap(&request(wanted, Direction::BottomUp, 3)), None);
     }
-    map.remove(pages(0, last));
+    map.remove(pages(0, last)).unwrap();
     assert!(map.is_empty());
 }
 
 #[test]
 fn a_great_run_is_replaced_at_once() {
     let mut map = comb(5000);
-    map.replace(pages(100, 9900), Region::anonymous(Prot::EXEC));
+    map.replace(pages(100, 9900), Region::anonymous(Prot::EXEC)).unwrap();
     map.check_invariants();
     assert_eq!(map.len(), 50 + 1 + 50);
     // Regions that the update makes equal become one, over the edges of leaves too.
     let mut map = Vmmap::new(PageCount::ZERO);
     for page in 0..5000 {
         let prot = if page % 2 == 0 { Prot::READ } else { Prot::WRITE };
-        map.insert(pages(page, page + 1), Region::anonymous(prot));
+        map.insert(pages(page, page + 1), Region::anonymous(prot)).unwrap();
     }
     assert_eq!(map.len(), 5000);
-    map.update(pages(1, 4999), |_, region| region.prot = Prot::READ);
+    map.update(pages(1, 4999), |_, region| region.prot = Prot::READ).unwrap();
     map.check_invariants();
     assert_eq!(runs(&map), [(0, 4999, Region::anonymous(Prot::READ)), (4999, 5000, Region::anonymous(Prot::WRITE))]);
 }
@@ -555,5 +557,5 @@ fn a_great_run_is_replaced_at_once() {
 #[should_panic(expected = "insert over a mapped page")]
 fn insert_over_a_mapped_page_panics() {
     let mut map = comb(3);
-    map.insert(pages(2, 4), Region::anonymous(Prot::READ));
+    map.insert(pages(2, 4), Region::anonymous(Prot::READ)).unwrap();
 }
