@@ -1,0 +1,7 @@
+//! The same work, done by pagewarden's map of regions and by its peers.
+//!
+//! Owns the peers behind one trait, the workloads and the measurement. Outside: the map itself, and what a whole
+//! run of a program costs (`cargo xtask bench run`).
+
+pub mod map;
+pub mod trace;

@@ -1,0 +1,1 @@
+//! Recorded memory calls of real programs, as edits of a map of regions.
