@@ -4,11 +4,11 @@
 //! pages early if the region above it grows down, and the summaries of the children say so too: a child that
 //! lies inside the window and promises a large enough gap has one. Only the two children of a node that an end
 //! of the window cuts may be searched in vain, so a search visits at most two nodes of each height besides
-//! those on the way to the gap.
+//! those on the way to the gap. Which children promise one is told by their size classes, eight at a time.
 
-use core::ops::Range;
-
-use super::node::{Node, Slots, Spans};
+use super::classes::SizeClass;
+use super::node::Node;
+use super::spans::{Span, Spans, floor};
 use super::{Direction, GapRequest, Vmmap};
 use crate::addr::PageRange;
 
@@ -22,6 +22,7 @@ struct Gap {
 /// What is searched for.
 struct Search {
     needed: u64,
+    class: SizeClass,
     window: Gap,
     guard: u64,
 }
@@ -34,52 +35,102 @@ impl Search {
     }
 
     /// The part of the gap between `slot` and the slot below it.
-    fn fit_below(&self, spans: &Spans, slot: usize) -> Option<Gap> {
-        self.fit(spans.end(slot - 1), spans.floor(slot, self.guard))
+    fn fit_below<const N: usize>(&self, spans: &Spans<N>, slot: usize) -> Option<Gap> {
+        if slot == 0 { None } else { self.fit(spans.end(slot - 1), floor(&spans.span(slot), self.guard)) }
     }
 
-    /// The slots that share a page with the window, and the one above them.
-    fn slots(&self, spans: &Spans) -> Range<usize> {
+    /// The slot above all that matter: the first that starts behind the window still has a gap below it.
+    fn top<const N: usize>(&self, spans: &Spans<N>) -> usize {
         let last = spans.len() - 1;
-        let bottom = if spans.end(0) > self.window.low { 0 } else { spans.rank_end(self.window.low) };
-        let top = if spans.first(last) < self.window.end { last } else { spans.rank_first(self.window.end) };
-        bottom..top + 1
+        if spans.first(last) < self.window.end { last + 1 } else { spans.rank_first(self.window.end) + 1 }
     }
 
-    /// The child in `slot`, if it may have a gap that fits in the window.
-    fn child<'a>(&self, node: &'a Node, slot: usize) -> Option<&'a Node> {
-        match &node.slots {
-            Slots::Inner { gaps, children }
-                if gaps[slot] >= self.needed && node.spans.first(slot) < self.window.end =>
-            {
-                children[slot].as_deref()
-            }
-            _ => None,
+    /// The first slot that ends inside the window or behind it.
+    fn bottom<const N: usize>(&self, spans: &Spans<N>) -> usize {
+        if spans.end(0) > self.window.low { 0 } else { spans.rank_end(self.window.low) }
+    }
+
+    /// Whether all of `span` lies inside the window.
+    fn covers(&self, span: &Span) -> bool {
+        self.window.low <= span.first && span.end <= self.window.end
+    }
+
+    /// The first gap from one end that fits between two regions under `root`.
+    fn inside(&self, root: &Node, direction: Direction) -> Option<Gap> {
+        match direction {
+            Direction::BottomUp => self.lowest(root),
+            Direction::TopDown => self.highest(root),
         }
     }
 
     /// The highest gap that fits between two regions under `node`.
-    fn highest(&self, node: &Node) -> Option<Gap> {
-        for slot in self.slots(&node.spans).rev() {
-            let inside = self.child(node, slot).and_then(|child| self.highest(child));
-            let found = inside.or_else(|| if slot > 0 { self.fit_below(&node.spans, slot) } else { None });
-            if found.is_some() {
-                return found;
-            }
+    fn highest(&self, mut node: &Node) -> Option<Gap> {
+        loop {
+            let inner = match node {
+                Node::Inner(inner) => &**inner,
+                Node::Leaf(leaf) => {
+                    let spans = &leaf.spans;
+                    let mut slots = spans.wide_gaps(1..self.top(spans), self.needed).rev();
+                    return slots.find_map(|slot| self.fit_below(spans, slot));
+                }
+            };
+            let spans = &inner.spans;
+            let mut top = self.top(spans);
+            node = loop {
+                let slot = inner.classes.highest(self.class, top)?;
+                if spans.end(slot) <= self.window.low {
+                    return None;
+                }
+                if inner.gaps[slot] >= self.needed && spans.first(slot) < self.window.end {
+                    let child = &inner.children[slot];
+                    if self.covers(&spans.span(slot)) {
+                        break child;
+                    }
+                    if let Some(gap) = self.highest(child) {
+                        return Some(gap);
+                    }
+                }
+                if let Some(gap) = self.fit_below(spans, slot) {
+                    return Some(gap);
+                }
+                top = slot;
+            };
         }
-        None
     }
 
     /// The lowest gap that fits between two regions under `node`.
-    fn lowest(&self, node: &Node) -> Option<Gap> {
-        for slot in self.slots(&node.spans) {
-            let below = if slot > 0 { self.fit_below(&node.spans, slot) } else { None };
-            let found = below.or_else(|| self.lowest(self.child(node, slot)?));
-            if found.is_some() {
-                return found;
-            }
+    fn lowest(&self, mut node: &Node) -> Option<Gap> {
+        loop {
+            let inner = match node {
+                Node::Inner(inner) => &**inner,
+                Node::Leaf(leaf) => {
+                    let spans = &leaf.spans;
+                    let mut slots = spans.wide_gaps(self.bottom(spans).max(1)..spans.len(), self.needed);
+                    return slots.find_map(|slot| self.fit_below(spans, slot));
+                }
+            };
+            let spans = &inner.spans;
+            let mut bottom = self.bottom(spans);
+            node = loop {
+                let slot = inner.classes.lowest(self.class, bottom)?;
+                if let Some(gap) = self.fit_below(spans, slot) {
+                    return Some(gap);
+                }
+                if spans.first(slot) >= self.window.end {
+                    return None;
+                }
+                if inner.gaps[slot] >= self.needed {
+                    let child = &inner.children[slot];
+                    if self.covers(&spans.span(slot)) {
+                        break child;
+                    }
+                    if let Some(gap) = self.lowest(child) {
+                        return Some(gap);
+                    }
+                }
+                bottom = slot + 1;
+            };
         }
-        None
     }
 }
 
@@ -93,7 +144,8 @@ impl Vmmap {
             return None;
         }
         let window = Gap { low: request.window.first_page(), end: request.window.end_page() };
-        let search = Search { needed: pages.checked_add(mask)?, window, guard: self.guard.get() };
+        let needed = pages.checked_add(mask)?;
+        let search = Search { needed, class: SizeClass::of(needed), window, guard: self.guard.get() };
         let first = match request.direction {
             Direction::BottomUp => {
                 let low = self.first_gap(&search, request.direction)?.low;
@@ -109,11 +161,14 @@ impl Vmmap {
 
     fn first_gap(&self, search: &Search, direction: Direction) -> Option<Gap> {
         let Some(root) = self.root() else { return search.fit(0, u64::MAX) };
-        let below_all = || search.fit(0, root.spans.floor(0, search.guard));
-        let above_all = || search.fit(root.spans.end(root.len() - 1), u64::MAX);
+        let whole = &self.whole.span;
+        let below_all = || search.fit(0, floor(whole, search.guard));
+        let above_all = || search.fit(whole.end, u64::MAX);
+        let has_gap = self.whole.gap >= search.needed;
+        let inside = || if has_gap { search.inside(root, direction) } else { None };
         match direction {
-            Direction::BottomUp => below_all().or_else(|| search.lowest(root)).or_else(above_all),
-            Direction::TopDown => above_all().or_else(|| search.highest(root)).or_else(below_all),
+            Direction::BottomUp => below_all().or_else(inside).or_else(above_all),
+            Direction::TopDown => above_all().or_else(inside).or_else(below_all),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Iteration over the regions of a map, from both ends.
 
 use super::Entry;
-use super::node::Node;
+use super::node::{Leaf, Node};
 
 /// The regions that share a page with `lo..hi`.
 ///
@@ -13,9 +13,9 @@ pub(super) struct Iter<'a> {
     lo: u64,
     hi: u64,
     /// A leaf and the slot that comes next.
-    front: Option<(&'a Node, usize)>,
+    front: Option<(&'a Leaf, usize)>,
     /// A leaf and the slot above the one that comes next.
-    back: Option<(&'a Node, usize)>,
+    back: Option<(&'a Leaf, usize)>,
 }
 
 impl<'a> Iter<'a> {
@@ -29,7 +29,7 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<Entry<'a>> {
         let (leaf, slot) = match self.front {
-            Some((leaf, slot)) if slot < leaf.len() => (leaf, slot),
+            Some((leaf, slot)) if slot < leaf.regions.len() => (leaf, slot),
             _ => self.root?.seek(self.lo)?,
         };
         if leaf.spans.first(slot) >= self.hi {

@@ -19,22 +19,28 @@
 //! operation is O(log n) plus the regions that it names, the gap search too; recursion is as deep as the tree
 //! is high.
 //!
+//! A change finds its leaf in one descent, which tries the way of the last change first, and edits it in place
+//! (`local`). Where leaves split, unite or are passed over, the nodes around the change are built anew and the old
+//! ones left alone until the new root stands (`edit`).
+//!
 //! Invariants, all recomputed by [`Vmmap::check_invariants`]: leaves are equally deep; every node but the root
 //! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing.
 //!
-//! Nodes are allocated as an operation goes, because `Arc::try_new` is not stable: running out of memory goes to
-//! the global allocation error handler instead of coming back as the error that the changes declare. A version
-//! that was cloned before is whole in any case.
+//! Running out of memory is an error and leaves the map as it was. `Arc::try_new` is not stable, so before each node
+//! the same amount is asked of the allocator in a way that may fail, and given back: only if another thread takes it
+//! in between does the global allocation error handler have the last word.
 
+mod classes;
 mod diff;
 mod edit;
 mod gap;
 mod iter;
+mod local;
 mod node;
+mod spans;
 #[cfg(test)]
 mod tests;
 
-use alloc::sync::Arc;
 use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
@@ -45,7 +51,9 @@ pub use diff::Change;
 
 use edit::Draft;
 use iter::Iter;
-use node::Node;
+use local::{Edit, Neighbours, Outcome, Path, Place, Tree};
+use node::{Child, Leaf, Node, Summary};
+use spans::Span;
 
 /// One region and its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,16 +93,23 @@ pub struct GapRequest {
 #[derive(Clone)]
 pub struct Vmmap {
     /// `None` when nothing is mapped.
-    root: Option<Arc<Node>>,
+    root: Option<Node>,
+    /// What is known of the root, as parents know it of their children.
+    whole: Summary,
+    /// The way to the leaf of the last edit.
+    path: Path,
     len: usize,
     /// Pages kept free below a region that grows down.
     guard: PageCount,
 }
 
 impl Vmmap {
+    /// The summary of no root.
+    const NOTHING: Summary = Summary { span: Span { first: 0, end: 0, guarded: false }, gap: 0 };
+
     /// An empty map that keeps `guard` pages free below each region that grows down.
     pub fn new(guard: PageCount) -> Self {
-        Self { root: None, len: 0, guard }
+        Self { root: None, whole: Self::NOTHING, path: Path::default(), len: 0, guard }
     }
 
     /// The pages kept free below a region that grows down.
@@ -113,7 +128,7 @@ impl Vmmap {
     }
 
     fn root(&self) -> Option<&Node> {
-        self.root.as_deref()
+        self.root.as_ref()
     }
 
     /// The region that holds `address`.
@@ -157,10 +172,7 @@ impl Vmmap {
     /// # Panics
     /// If a page of `range` is mapped: callers look first, or call [`Self::replace`].
     pub fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
-        let mut draft = Draft::around(self, range);
-        assert!(!draft.is_occupied(), "insert over a mapped page");
-        draft.push(range, region);
-        draft.finish(self)
+        self.put(range, region, local::insert)
     }
 
     /// Unmaps whatever is in `range`, splitting regions at its edges.
@@ -168,7 +180,10 @@ impl Vmmap {
     /// # Errors
     /// As for [`Self::insert`].
     pub fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
-        Draft::around(self, range).finish(self)
+        match self.edit_leaf(range, Neighbours::Unknown, |leaf, place| local::remove(leaf, place, range))? {
+            Outcome::Done => Ok(()),
+            Outcome::Beside | Outcome::Declined => self.redraft(range, None),
+        }
     }
 
     /// Maps `range` in the place of whatever is there.
@@ -176,25 +191,96 @@ impl Vmmap {
     /// # Errors
     /// As for [`Self::insert`].
     pub fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
-        let mut draft = Draft::around(self, range);
-        draft.push(range, region);
-        draft.finish(self)
+        self.put(range, region, local::replace)
     }
 
     /// Changes each region in `range`, splitting at the edges of `range` and joining what has become equal.
-    /// `change` is given the part of each region that lies inside.
+    /// `change` is given the part of each region that lies inside, each once.
     ///
     /// # Errors
     /// As for [`Self::insert`].
     pub fn update(&mut self, range: PageRange, mut change: impl FnMut(PageRange, &mut Region)) -> Result<(), Errno> {
-        let mut draft = Draft::around(self, range);
+        let edit = |leaf: &mut Leaf, place: &Place| local::update(leaf, place, range, &mut change);
+        match self.edit_leaf(range, Neighbours::Unknown, edit)? {
+            Outcome::Done => return Ok(()),
+            Outcome::Beside => {
+                let Some(entry) = self.at_or_after(range.start()) else { return Ok(()) };
+                let Some(part) = entry.range.intersection(range) else { return Ok(()) };
+                let mut region = entry.region.clone();
+                change(part, &mut region);
+                return self.replace(part, region);
+            }
+            Outcome::Declined => {}
+        }
+        let mut draft = Draft::around(self, range)?;
         for entry in self.range(range) {
             let Some(part) = entry.range.intersection(range) else { continue };
             let mut region = entry.region.clone();
             change(part, &mut region);
-            draft.push(part, region);
+            draft.push(part, region)?;
         }
         draft.finish(self)
+    }
+
+    /// Puts `region` into `range` by `edit`, or else whatever it takes.
+    fn put(
+        &mut self,
+        range: PageRange,
+        region: Region,
+        edit: impl Fn(&mut Leaf, &Place, PageRange, &mut Option<Region>) -> Edit,
+    ) -> Result<(), Errno> {
+        let mut region = Some(region);
+        let mut outcome =
+            self.edit_leaf(range, Neighbours::Unknown, |leaf, place| edit(leaf, place, range, &mut region))?;
+        if outcome == Outcome::Beside && !self.has_beside(range, &region) {
+            outcome = self.edit_leaf(range, Neighbours::Differ, |leaf, place| edit(leaf, place, range, &mut region))?;
+        }
+        if outcome == Outcome::Done { Ok(()) } else { self.redraft(range, region) }
+    }
+
+    /// Whether `region` touches `range`.
+    fn has_beside(&self, range: PageRange, region: &Option<Region>) -> bool {
+        let is_region = |entry: Entry<'_>| Some(entry.region) == region.as_ref();
+        self.before(range.start()).is_some_and(|low| low.range.end() == range.start() && is_region(low))
+            || self.get(range.end()).is_some_and(is_region)
+    }
+
+    /// Lets `edit` change the leaf that `range` belongs to.
+    fn edit_leaf(
+        &mut self,
+        range: PageRange,
+        neighbours: Neighbours,
+        edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
+    ) -> Result<Outcome, Errno> {
+        let Some(root) = &mut self.root else { return Ok(Outcome::Declined) };
+        let tree = Tree { root, known: &mut self.whole, path: &mut self.path, guard: self.guard.get() };
+        let mut grown = 0;
+        let edit = |leaf: &mut Leaf, place: &Place| {
+            let before = leaf.regions.len();
+            let edit = edit(leaf, place);
+            grown = leaf.regions.len().wrapping_sub(before);
+            edit
+        };
+        let outcome = local::edit_leaf(tree, range.first_page(), neighbours, edit)?;
+        self.len = self.len.wrapping_add(grown);
+        Ok(outcome)
+    }
+
+    /// Puts `region`, or nothing, in the place of what is in `range`, whatever it takes.
+    fn redraft(&mut self, range: PageRange, region: Option<Region>) -> Result<(), Errno> {
+        let mut draft = Draft::around(self, range)?;
+        if let Some(region) = region {
+            draft.push(range, region)?;
+        }
+        draft.finish(self)
+    }
+
+    fn set_root(&mut self, root: Option<Child>, len: usize) {
+        self.len = len;
+        (self.root, self.whole) = match root {
+            Some(Child { summary, node }) => (Some(node), summary),
+            None => (None, Self::NOTHING),
+        };
     }
 
     /// Checks that what the module promises holds.
@@ -204,6 +290,8 @@ impl Vmmap {
     pub fn check_invariants(&self) {
         let count = self.root().map_or(0, |root| root.check_root(self.guard.get()));
         assert_eq!(self.len, count, "number of regions");
+        let whole = self.root().map_or(Self::NOTHING, |root| root.summary(self.guard.get()));
+        assert_eq!(self.whole, whole, "summary of the root");
         let mut entries = self.iter();
         let Some(mut low) = entries.next() else { return };
         for high in entries {

@@ -1,0 +1,78 @@
+//! Size classes of the gaps at the children of a node: which of them a search has to look into.
+
+use super::node::INNER_LEN;
+
+/// A byte for each slot of an inner node: the size class of the largest gap just below the child or inside it;
+/// 0 for unused slots.
+#[derive(Clone)]
+pub(super) struct Classes([u8; INNER_LEN]);
+
+impl Classes {
+    pub(super) const EMPTY: Self = Self([0; INNER_LEN]);
+
+    /// Notes that the largest gap at `slot` has `pages`.
+    pub(super) fn set(&mut self, slot: usize, pages: u64) {
+        self.0[slot] = SizeClass::of(pages).0;
+    }
+
+    pub(super) const fn is_right(&self, slot: usize, pages: u64) -> bool {
+        self.0[slot] == SizeClass::of(pages).0
+    }
+
+    /// The highest slot below `top` where there may be a gap of class `wanted` or higher.
+    pub(super) fn highest(&self, wanted: SizeClass, top: usize) -> Option<usize> {
+        let last = top.checked_sub(1)?;
+        // Small gaps are everywhere: then the rest of the way does not wait for the search.
+        if self.0[last] >= wanted.0 {
+            return Some(last);
+        }
+        let mut word = last.div_ceil(8);
+        // Bytes of the slots from `last` on are shifted out.
+        let mut mask = u64::MAX >> ((word * 8 - last) * 8);
+        while word > 0 {
+            word -= 1;
+            let fits = self.at_least(word, wanted) & mask;
+            if fits != 0 {
+                return Some(word * 8 + fits.ilog2() as usize / 8);
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// The lowest slot from `bottom` on where there may be a gap of class `wanted` or higher.
+    pub(super) fn lowest(&self, wanted: SizeClass, bottom: usize) -> Option<usize> {
+        if *self.0.get(bottom)? >= wanted.0 {
+            return Some(bottom);
+        }
+        let mut mask = u64::MAX << (bottom % 8 * 8);
+        for word in bottom / 8..INNER_LEN / 8 {
+            let fits = self.at_least(word, wanted) & mask;
+            if fits != 0 {
+                return Some(word * 8 + fits.trailing_zeros() as usize / 8);
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// The high bit of each byte of a word whose class is `wanted` or higher.
+    fn at_least(&self, word: usize, wanted: SizeClass) -> u64 {
+        const LOW: u64 = 0x0101_0101_0101_0101;
+        const HIGH: u64 = LOW << 7;
+        // No class has the high bit, so no byte borrows from the next.
+        ((u64::from_le_bytes(self.0.as_chunks().0[word]) | HIGH) - LOW * u64::from(wanted.0)) & HIGH
+    }
+}
+
+/// The number of bits of a count of pages: gaps of one class are less than twice as large as each other, those of a
+/// higher class larger.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct SizeClass(u8);
+
+impl SizeClass {
+    pub(super) const fn of(pages: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        Self((u64::BITS - pages.leading_zeros()) as u8)
+    }
+}

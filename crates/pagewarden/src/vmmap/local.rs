@@ -1,0 +1,373 @@
+//! Changes that stay inside one leaf: nearly all of them.
+//!
+//! One descent finds the leaf, unsharing what another version has on the way; the leaf is edited where it is, and
+//! what its parents know of it is brought up to date on the way back. A change that another leaf has a part in,
+//! that a full leaf has no room for or that would leave too few slots is declined before anything is touched, and
+//! [`Draft`](super::edit::Draft) carries it out.
+
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use super::node::{INNER_LEN, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
+use super::spans::{Span, Spans, UNUSED};
+use crate::addr::PageRange;
+use crate::error::Errno;
+use crate::region::Region;
+
+/// Where a leaf lies among the others.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The first slot of the leaf that ends above the first page to edit.
+    at: usize,
+    /// Where the region before the leaf ends; [`UNUSED`] if there is none.
+    low: u64,
+    /// Where the region after the leaf starts; [`UNUSED`] if there is none.
+    high: u64,
+    /// Fewest regions that the leaf may keep.
+    least: usize,
+    guard: u64,
+    neighbours: Neighbours,
+}
+
+/// Whether a neighbour of the edited range in another leaf may be equal to what the range becomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Neighbours {
+    /// It has not been looked at.
+    Unknown,
+    /// It has, and is not.
+    Differ,
+}
+
+/// What an edit did to a leaf.
+#[derive(Clone, Copy)]
+pub(super) enum Edit {
+    /// What was asked for. The largest gap where something changed was `before`, more if that is not known, and is
+    /// `after`.
+    Done { before: u64, after: u64 },
+    /// Nothing, and there was nothing to do.
+    Needless,
+    /// Nothing: a region in another leaf touches what is edited, and may have to be joined.
+    Beside,
+    /// Nothing: it is not for this leaf alone.
+    Declined,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is done.
+    Done,
+    /// As for [`Edit::Beside`].
+    Beside,
+    /// As for [`Edit::Declined`].
+    Declined,
+}
+
+impl Place {
+    /// The place of the root.
+    const fn whole(guard: u64, neighbours: Neighbours) -> Self {
+        Self { at: 0, low: UNUSED, high: UNUSED, least: 1, guard, neighbours }
+    }
+
+    /// From the place of a node to that of its child in `slot`.
+    fn enter(&mut self, spans: &Spans<INNER_LEN>, slot: usize) {
+        if slot > 0 {
+            self.low = spans.end(slot - 1);
+        }
+        if slot + 1 < spans.len() {
+            self.high = spans.first(slot + 1);
+        }
+        self.least = LEAF_LEN / 4;
+    }
+}
+
+/// Most nodes on the way to a leaf, with the leaf: it has at least eight of the 2^52 pages, the root at least two
+/// children, every other node at least sixteen.
+const HEIGHT_MAX: usize = 15;
+
+/// The way from the root to the place of the last edit: one slot for each node. The next edit is likely to be near,
+/// so it is tried first.
+#[derive(Clone, Default)]
+pub(super) struct Path([u8; HEIGHT_MAX]);
+
+impl Path {
+    /// What [`Spans::rank_end`] gives for a node at `depth`.
+    #[inline]
+    fn rank_end<const N: usize>(&mut self, spans: &Spans<N>, depth: usize, page: u64) -> usize {
+        let guess = usize::from(self.0[depth]);
+        let is_above = guess == 0 || spans.end(guess - 1) <= page;
+        if is_above && guess < N && page < spans.end(guess) {
+            return guess;
+        }
+        let slot = spans.rank_end(page);
+        self.0[depth] = u8::try_from(slot).unwrap_or(0);
+        slot
+    }
+}
+
+/// What of a tree an edit goes by.
+pub(super) struct Tree<'a> {
+    pub(super) root: &'a mut Node,
+    /// What is known of the root; it is brought up to date.
+    pub(super) known: &'a mut Summary,
+    pub(super) path: &'a mut Path,
+    pub(super) guard: u64,
+}
+
+/// Edits the leaf that the pages from `page` on belong to.
+pub(super) fn edit_leaf(
+    Tree { root, known, path, guard }: Tree<'_>,
+    page: u64,
+    neighbours: Neighbours,
+    edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
+) -> Result<Outcome, Errno> {
+    let mut place = Place::whole(guard, neighbours);
+    let mut older = *known;
+    let mut depth = 0;
+    let mut node = &mut *root;
+    let leaf = loop {
+        match node {
+            Node::Leaf(leaf) => break unshare(leaf)?,
+            Node::Inner(inner) => {
+                let inner = unshare(inner)?;
+                let slot = path.rank_end(&inner.spans, depth, page).min(inner.children.len() - 1);
+                place.enter(&inner.spans, slot);
+                older = Summary { span: inner.spans.span(slot), gap: inner.gaps[slot] };
+                node = &mut inner.children[slot];
+                depth += 1;
+            }
+        }
+    };
+    place.at = path.rank_end(&leaf.spans, depth, page);
+    let (before, after) = match edit(leaf, &place) {
+        Edit::Done { before, after } => (before, after),
+        Edit::Needless => return Ok(Outcome::Done),
+        Edit::Beside => return Ok(Outcome::Beside),
+        Edit::Declined => return Ok(Outcome::Declined),
+    };
+    let gap = renew(older.gap, before, after).unwrap_or_else(|| {
+        let most = if before > older.gap { u64::MAX } else { older.gap };
+        leaf.spans.max_gap(guard, most)
+    });
+    let newer = Summary { span: leaf.spans.whole(), gap };
+    if newer != older {
+        summarize(root, &path.0[..depth], newer, (known, guard));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Brings what the nodes on `path`, none of them shared, know of their children up to date, from the lowest on:
+/// `newest` is what is true of the leaf. `known` is what is known of `node`.
+fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mut Summary, u64)) {
+    let (Node::Inner(inner), Some((&slot, path))) = (node, path.split_first()) else {
+        *known = newest;
+        return;
+    };
+    let (slot, inner) = (usize::from(slot).min(inner.children.len() - 1), Arc::make_mut(inner));
+    let older = Summary { span: inner.spans.span(slot), gap: inner.gaps[slot] };
+    let mut newer = older;
+    summarize(&mut inner.children[slot], path, newest, (&mut newer, guard));
+    if newer != older {
+        inner.note(slot, newer, known, guard);
+    }
+}
+
+/// Puts `new` into the free pages `range`. It is taken unless the change is declined.
+///
+/// # Panics
+/// If a page is not free.
+pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
+    let (first, end) = (range.first_page(), range.end_page());
+    let Leaf { spans, regions } = &mut *leaf;
+    let (at, len) = (place.at, regions.len());
+    let next = if at < len { spans.first(at) } else { place.high };
+    assert!(end <= next, "insert over a mapped page");
+    if place.neighbours == Neighbours::Unknown && (at == 0 && place.low == first || at == len && place.high == end) {
+        return Edit::Beside;
+    }
+    let is_new = |slot: usize| Some(&regions[slot]) == new.as_ref();
+    let joins_low = at > 0 && spans.end(at - 1) == first && is_new(at - 1);
+    let joins_high = at < len && next == end && is_new(at);
+    let before = spans.gap_below(at, place.guard);
+    match (joins_low, joins_high) {
+        (true, false) => spans.set_end(at - 1, end),
+        (false, true) => spans.set_first(at, first),
+        (true, true) if len > place.least => {
+            spans.set_end(at - 1, spans.end(at));
+            leaf.close(at..at + 1);
+        }
+        (false, false) if len < LEAF_LEN => {
+            let Some(region) = new.take() else { return Edit::Needless };
+            leaf.insert(at, Span { first, end, guarded: grows_down(&region) }, region);
+        }
+        _ => return Edit::Declined,
+    }
+    Edit::Done { before, after: leaf.spans.gap_around(at, place.guard) }
+}
+
+/// Empties `range`.
+pub(super) fn remove(leaf: &mut Leaf, place: &Place, range: PageRange) -> Edit {
+    let (first, end) = (range.first_page(), range.end_page());
+    let spans = &mut leaf.spans;
+    let (at, len) = (place.at, spans.len());
+    if end > place.high {
+        return Edit::Declined;
+    }
+    let after = at + (at..len).take_while(|&slot| spans.first(slot) < end).count();
+    if after == at {
+        return Edit::Needless;
+    }
+    let keeps_low = spans.first(at) < first;
+    let keeps_high = spans.end(after - 1) > end;
+    if keeps_low && keeps_high && after == at + 1 {
+        if len == LEAF_LEN {
+            return Edit::Declined;
+        }
+        let high = Span { first: end, ..spans.span(at) };
+        spans.set_end(at, first);
+        let copy = leaf.regions[at].clone();
+        leaf.insert(at + 1, high, copy);
+        return Edit::Done { before: 0, after: leaf.spans.gap_below(at + 1, place.guard) };
+    }
+    let gone = at + usize::from(keeps_low)..after - usize::from(keeps_high);
+    if len - gone.len() < place.least {
+        return Edit::Declined;
+    }
+    let mut before = leaf.spans.gap_around(at, place.guard);
+    for slot in at + 2..=after {
+        before = before.max(leaf.spans.gap_below(slot, place.guard));
+    }
+    if keeps_low {
+        leaf.spans.set_end(at, first);
+    }
+    if keeps_high {
+        leaf.spans.set_first(after - 1, end);
+    }
+    let next = gone.start;
+    leaf.close(gone);
+    Edit::Done { before, after: leaf.spans.gap_below(next, place.guard) }
+}
+
+/// A region, or the part of one, that becomes another.
+struct Part {
+    slot: usize,
+    /// The bounds of the region.
+    whole: Range<u64>,
+    /// The bounds of the part.
+    first: u64,
+    end: u64,
+}
+
+impl Part {
+    /// Whether the region goes on below.
+    const fn keeps_low(&self) -> bool {
+        self.whole.start < self.first
+    }
+
+    /// Whether the region goes on above.
+    const fn keeps_high(&self) -> bool {
+        self.end < self.whole.end
+    }
+
+    /// The part of the only region that has a page in `range`; `Err` if there is none or more than one, or if the
+    /// part cannot be changed in this leaf alone, whatever it becomes.
+    #[inline]
+    fn find(leaf: &Leaf, place: &Place, range: PageRange) -> Result<Self, Edit> {
+        let spans = &leaf.spans;
+        let (slot, len) = (place.at, spans.len());
+        if range.end_page() > place.high {
+            return Err(Edit::Declined);
+        }
+        if slot == len || spans.first(slot) >= range.end_page() {
+            return Err(Edit::Needless);
+        }
+        let whole = spans.first(slot)..spans.end(slot);
+        let (first, end) = (whole.start.max(range.first_page()), whole.end.min(range.end_page()));
+        let part = Self { slot, whole, first, end };
+        let kept = usize::from(part.keeps_low()) + usize::from(part.keeps_high());
+        let next = if slot + 1 < len { spans.first(slot + 1) } else { UNUSED };
+        let touched = usize::from(slot > 0 && spans.end(slot - 1) == first) + usize::from(next == end);
+        // What is kept keeps the part from joining one neighbour.
+        let has_room = len + kept <= LEAF_LEN && (kept > 0 || len - touched >= place.least);
+        if next < range.end_page() || !has_room {
+            return Err(Edit::Declined);
+        }
+        let is_beside = slot == 0 && place.low == first || slot + 1 == len && place.high == end;
+        if is_beside && place.neighbours == Neighbours::Unknown {
+            return Err(Edit::Beside);
+        }
+        Ok(part)
+    }
+
+    /// Makes the part `new`.
+    #[inline]
+    fn become_region(&self, leaf: &mut Leaf, new: Region) -> Edit {
+        let &Self { slot, first, end, .. } = self;
+        let Leaf { spans, regions } = &mut *leaf;
+        if regions[slot] == new {
+            return Edit::Needless;
+        }
+        let (keeps_low, keeps_high) = (self.keeps_low(), self.keeps_high());
+        let next = slot + 1;
+        let joins_low = !keeps_low && slot > 0 && spans.end(slot - 1) == first && regions[slot - 1] == new;
+        let joins_high = !keeps_high && next < regions.len() && spans.first(next) == end && regions[next] == new;
+        // What is mapped stays mapped, so gaps change only with the guard below.
+        let before = if grows_down(&new) == grows_down(&regions[slot]) { 0 } else { u64::MAX };
+        let span = Span { first, end, guarded: grows_down(&new) };
+        let high = Span { first: end, ..spans.span(slot) };
+        if keeps_low {
+            spans.set_end(slot, first);
+        } else if keeps_high {
+            spans.set_first(slot, end);
+        }
+        match (joins_low, joins_high) {
+            (true, true) => spans.set_end(slot - 1, spans.end(next)),
+            (true, false) => spans.set_end(slot - 1, end),
+            (false, true) => spans.set_first(next, first),
+            (false, false) => {}
+        }
+        match (keeps_low || keeps_high, joins_low || joins_high) {
+            (true, true) => {}
+            (false, true) => leaf.close(slot..next + usize::from(joins_low && joins_high)),
+            (false, false) => leaf.replace(slot, new),
+            (true, false) if !keeps_low => leaf.insert(slot, span, new),
+            (true, false) => {
+                if keeps_high {
+                    let kept = regions[slot].clone();
+                    leaf.insert(next, high, kept);
+                }
+                leaf.insert(next, span, new);
+            }
+        }
+        Edit::Done { before, after: 0 }
+    }
+}
+
+/// Changes what is in `range`, if that is one region.
+pub(super) fn update(
+    leaf: &mut Leaf,
+    place: &Place,
+    range: PageRange,
+    change: &mut impl FnMut(PageRange, &mut Region),
+) -> Edit {
+    let part = match Part::find(leaf, place, range) {
+        Ok(part) => part,
+        Err(edit) => return edit,
+    };
+    let mut new = leaf.regions[part.slot].clone();
+    change(page_range(part.first, part.end), &mut new);
+    part.become_region(leaf, new)
+}
+
+/// Puts `new` in the place of what is in `range`, if that is one region that fills it. It is taken unless the
+/// change is declined.
+pub(super) fn replace(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
+    match Part::find(leaf, place, range) {
+        Ok(part) if part.first == range.first_page() && part.end == range.end_page() => match new.take() {
+            Some(region) => part.become_region(leaf, region),
+            None => Edit::Needless,
+        },
+        Err(Edit::Beside) => Edit::Beside,
+        _ => Edit::Declined,
+    }
+}
