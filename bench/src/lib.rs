@@ -4,4 +4,10 @@
 //! run of a program costs (`cargo xtask bench run`).
 
 pub mod map;
+pub mod measure;
+pub mod peers;
+pub mod random;
+pub mod report;
 pub mod trace;
+pub mod vmmap;
+pub mod work;

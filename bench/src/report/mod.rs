@@ -1,0 +1,5 @@
+//! What is printed.
+
+mod table;
+
+pub use table::{duration, of_size};
