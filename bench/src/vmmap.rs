@@ -23,8 +23,13 @@ impl Peer {
 /// All peers; the first is pagewarden's.
 pub const PEERS: &[Peer] = &[
     Peer::of::<peers::Ours>(),
+    Peer::of::<peers::Ranges>(),
+    Peer::of::<peers::LiteBoxRanges>(),
+    Peer::of::<peers::Nodit>(),
+    Peer::of::<peers::Areas>(),
     Peer::of::<peers::BTree>(),
     Peer::of::<peers::IndexedBTree>(),
+    Peer::of::<peers::Persistent>(),
     Peer::of::<peers::RedBlack>(),
     Peer::of::<peers::SortedVec>(),
 ];
