@@ -99,8 +99,12 @@ impl<M: RegionMap> Run<M> {
         (edge + self.random.below(8) / 6).saturating_sub(self.random.below(8) / 6).clamp(space.start, space.end)
     }
 
-    /// A range of pages, not empty.
+    /// A range of pages, not empty; often all of a region.
     fn range(&mut self) -> Pages {
+        let mut regions = self.model.regions();
+        if !regions.is_empty() && self.random.below(4) == 0 {
+            return regions.swap_remove(self.random.index(regions.len())).0;
+        }
         loop {
             let (one, other) = (self.page(), self.page());
             let pages = one.min(other)..one.max(other);
@@ -118,7 +122,12 @@ impl<M: RegionMap> Run<M> {
 
     /// A random edit of both; says what it was.
     fn edit(&mut self) -> String {
-        let (pages, region) = (self.range(), random_region(&mut self.random));
+        let (pages, mut region) = (self.range(), random_region(&mut self.random));
+        if let Some(below) = pages.start.checked_sub(1).and_then(|page| self.model.at(page))
+            && self.random.below(3) == 0
+        {
+            region = below.clone();
+        }
         match self.random.below(8) {
             0..3 => {
                 let free = self.model.slots(&pages).iter().all(Option::is_none);

@@ -3,6 +3,7 @@
 //! Owns the peers behind one trait, the workloads and the measurement. Outside: the map itself, and what a whole
 //! run of a program costs (`cargo xtask bench run`).
 
+pub mod bytes;
 pub mod check;
 pub mod map;
 pub mod measure;

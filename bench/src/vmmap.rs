@@ -2,21 +2,41 @@
 
 use anyhow::Result;
 
+use crate::bytes::Bytes;
+use crate::check::differential;
 use crate::map::RegionMap;
 use crate::measure::{Figure, Subject, calibrate, subject, timed};
 use crate::peers;
 use crate::work::{Layout, Row};
+
+/// Runs of the differential test before a measurement, and edits in each.
+const CHECK_RUNS: u64 = 6;
+const CHECK_STEPS: usize = 300;
 
 /// One of the maps that are compared.
 pub struct Peer {
     /// What tables call it.
     pub name: &'static str,
     fill: fn(&Layout) -> Box<dyn Subject + '_>,
+    differential: fn(u64, usize) -> Result<(), String>,
 }
 
 impl Peer {
     const fn of<M: RegionMap + 'static>() -> Self {
-        Self { name: M::NAME, fill: subject::<M> }
+        Self { name: M::NAME, fill: subject::<M>, differential: differential::<M> }
+    }
+
+    /// A map of the regions of `layout`.
+    pub fn fill<'a>(&self, layout: &'a Layout) -> Box<dyn Subject + 'a> {
+        (self.fill)(layout)
+    }
+
+    /// The test that comes before a measurement.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check(&self) -> Result<(), String> {
+        (0..CHECK_RUNS).try_for_each(|seed| (self.differential)(seed, CHECK_STEPS))
     }
 }
 
@@ -46,14 +66,44 @@ pub struct Effort {
 /// A figure, or why there is none.
 pub type Cell = Result<Figure, &'static str>;
 
+/// What was measured of one map.
+pub struct Column {
+    /// The name of the map.
+    pub peer: &'static str,
+    /// A cell a row.
+    pub cells: Vec<Cell>,
+    /// Bytes a region, if they were counted.
+    pub bytes: Option<f64>,
+}
+
 /// What was measured at one size.
 pub struct Measured {
     /// How many regions.
     pub regions: usize,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The peers, and a cell a row for each.
-    pub peers: Vec<(&'static str, Vec<Cell>)>,
+    /// The maps, pagewarden's first.
+    pub peers: Vec<Column>,
+}
+
+impl Measured {
+    /// Takes over what was counted for this size.
+    #[must_use]
+    pub fn with_bytes(mut self, counted: &[Bytes]) -> Self {
+        for bytes in counted.iter().filter(|bytes| bytes.regions == self.regions) {
+            if let Some(column) = self.peers.iter_mut().find(|column| column.peer == bytes.peer) {
+                column.bytes = Some(bytes.live as f64 / bytes.regions as f64);
+            }
+        }
+        self
+    }
+
+    /// What `pick` says of each map that has a figure for `row`, by the map's name.
+    pub fn figures(&self, row: Row, pick: fn(&Figure) -> f64) -> Vec<(&'static str, f64)> {
+        let Some(at) = self.rows.iter().position(|&measured| measured == row) else { return Vec::new() };
+        let figure = |column: &Column| Some((column.peer, pick(column.cells[at].as_ref().ok()?)));
+        self.peers.iter().filter_map(figure).collect()
+    }
 }
 
 /// Measures `peers` with `regions` regions.
@@ -62,29 +112,33 @@ pub struct Measured {
 /// If there is no clock.
 pub fn measure(regions: usize, peers: &[&Peer], rows: &[Row], effort: Effort) -> Result<Measured> {
     let layout = Layout::new(regions);
-    let mut subjects: Vec<_> = peers.iter().map(|peer| (peer.fill)(&layout)).collect();
+    let mut subjects: Vec<_> = peers.iter().map(|peer| peer.fill(&layout)).collect();
     let mut cells: Vec<Vec<Cell>> = vec![Vec::new(); peers.len()];
     for &row in rows {
-        let mut counts = Vec::new();
-        for subject in &mut subjects {
-            counts.push(match subject.able(row) {
-                Ok(()) => Ok(calibrate(effort.sample, |count| subject.run(row, count))?),
-                Err(reason) => Err(reason),
-            });
-        }
-        let mut samples = vec![Vec::new(); subjects.len()];
-        for _ in 0..effort.passes {
-            for ((subject, count), samples) in subjects.iter_mut().zip(&counts).zip(&mut samples) {
-                let Ok(count) = *count else { continue };
-                // What ran before this has filled the caches with its own map.
-                subject.run(row, count / 8);
-                samples.push(timed(|| subject.run(row, count))? / count as f64);
-            }
-        }
-        for ((cells, count), samples) in cells.iter_mut().zip(counts).zip(samples) {
-            cells.push(count.map(|_| Figure::of(samples)));
+        for (cells, cell) in cells.iter_mut().zip(measure_row(&mut subjects, row, effort)?) {
+            cells.push(cell);
         }
     }
-    let names = peers.iter().map(|peer| peer.name);
-    Ok(Measured { regions, rows: rows.to_vec(), peers: names.zip(cells).collect() })
+    let columns = peers.iter().zip(cells).map(|(peer, cells)| Column { peer: peer.name, cells, bytes: None });
+    Ok(Measured { regions, rows: rows.to_vec(), peers: columns.collect() })
+}
+
+fn measure_row(subjects: &mut [Box<dyn Subject + '_>], row: Row, effort: Effort) -> Result<Vec<Cell>> {
+    let mut counts = Vec::new();
+    for subject in subjects.iter_mut() {
+        counts.push(match subject.able(row) {
+            Ok(()) => Ok(calibrate(effort.sample, |count| subject.run(row, count))?),
+            Err(reason) => Err(reason),
+        });
+    }
+    let mut samples = vec![Vec::new(); subjects.len()];
+    for _ in 0..effort.passes {
+        for ((subject, count), samples) in subjects.iter_mut().zip(&counts).zip(&mut samples) {
+            let Ok(count) = *count else { continue };
+            // What ran before this has filled the caches with its own map.
+            subject.run(row, count / 8);
+            samples.push(timed(|| subject.run(row, count))? / count as f64);
+        }
+    }
+    Ok(counts.into_iter().zip(samples).map(|(count, samples)| count.map(|_| Figure::of(samples))).collect())
 }
