@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use pagewarden_bench::bytes;
 use pagewarden_bench::report::{self, Environment};
 use pagewarden_bench::vmmap::{Effort, Measured, PEERS, Peer, measure};
-use pagewarden_bench::work::Row;
+use pagewarden_bench::work::{Layout, Row};
 
 /// The same work done by pagewarden's map of regions and by its peers.
 #[derive(Parser)]
@@ -25,6 +25,27 @@ enum Task {
     /// Each map first passes a differential test. Then, at each size, all maps do each row in turn, several times
     /// over; the least time of a map is its figure.
     Vmmap(VmmapArgs),
+    /// Do one row with pagewarden's map alone, for a program that counts instructions.
+    ///
+    /// Everything but the row itself is the same with any count.
+    Instructions(InstructionsArgs),
+}
+
+/// What to do, and how often.
+#[derive(Args)]
+struct InstructionsArgs {
+    /// Print the names of the rows and stop.
+    #[arg(long)]
+    list: bool,
+    /// The row.
+    #[arg(long, default_value = "look-up")]
+    row: String,
+    /// How many regions the map has.
+    #[arg(long, default_value = "1k", value_parser = size)]
+    regions: usize,
+    /// How often to do the row.
+    #[arg(long, default_value_t = 0)]
+    count: usize,
 }
 
 /// What to measure and how long.
@@ -74,7 +95,19 @@ impl Page {
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Vmmap(args) => vmmap(&args),
+        Task::Instructions(args) => instructions(&args),
     }
+}
+
+fn instructions(args: &InstructionsArgs) -> Result<()> {
+    if args.list {
+        Row::ALL.iter().for_each(|row| println!("{}", row.name()));
+        return Ok(());
+    }
+    let row = Row::ALL.into_iter().find(|row| row.name() == args.row).context("there is no such row")?;
+    let layout = Layout::new(args.regions);
+    PEERS[0].fill(&layout).run(row, args.count);
+    Ok(())
 }
 
 /// Those of `all` whose name contains one of `parts`, or all if there is none.

@@ -106,7 +106,7 @@ pub(crate) fn highest_gap(wanted: u64, window: &Pages, regions: impl Iterator<It
         if region.end.max(window.start) + wanted <= top {
             return Some(top - wanted);
         }
-        top = top.min(region.start);
+        top = region.start;
         if top < window.start + wanted {
             return None;
         }
