@@ -15,9 +15,10 @@
 //!   Other advice changes no region and is a [visit](Edit::Visit).
 //!
 //! What is not: what execve itself maps (image, stack, vdso), as the record begins after it; changes of what was
-//! never seen to be mapped do nothing. [`RegionFlags::COMMITTED`](pagewarden::RegionFlags) is left out, as changes of
-//! rights would have to set it. The sizes of System V segments are not in the record: each is one page, which is
-//! what the one program that uses them asks for.
+//! never seen to be mapped do nothing. Private memory that is mapped writable is
+//! [`COMMITTED`](pagewarden::RegionFlags::COMMITTED), so that what a loader makes read-only stays a region of its own;
+//! memory that becomes writable later is not, as a change of rights does nothing else here. The sizes of System V
+//! segments are not in the record: each is one page, which is what the one program that uses them asks for.
 
 mod model;
 mod record;

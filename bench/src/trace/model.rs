@@ -129,6 +129,8 @@ impl Model {
     fn region(&mut self, process: usize, map: Map) -> Region {
         let mut region = Region::anonymous(map.prot);
         region.flags = map.kind.flags;
+        let is_exempt = region.flags.intersects(RegionFlags::SHARED | RegionFlags::NO_RESERVE);
+        region.flags.set(RegionFlags::COMMITTED, map.prot.contains(Prot::WRITE) && !is_exempt);
         let Some((object, offset)) = (match map.file {
             Some((fd, offset)) => Some((self.file(process, map, fd), offset)),
             None if region.is_shared() => Some((self.object(ObjectKind::SharedAnonymous), 0)),
@@ -204,7 +206,8 @@ impl Model {
     fn brk(&mut self, process: usize, end: u64) -> Result<()> {
         match self.processes[process].heap_end.replace(end) {
             Some(before) if before < end => {
-                let region = Region::anonymous(Prot::READ | Prot::WRITE);
+                let mut region = Region::anonymous(Prot::READ | Prot::WRITE);
+                region.flags = RegionFlags::COMMITTED;
                 self.edit(process, Edit::Replace { pages: before..end, region })
             }
             Some(before) if end < before => self.edit(process, Edit::Remove { pages: end..before }),
