@@ -250,7 +250,7 @@ fn the_records_hold_as_many_calls_as_strace_saw() {
 
 #[test]
 fn peaks_are_those_of_real_programs() {
-    // Counted in /proc, the largest process of each program had 40 to 430 regions. Some 20 of them are what execve
+    // When they were recorded, the largest process of each had 40 to 430 regions. Some 20 of them are what execve
     // maps and the record lacks.
     for program in programs().unwrap() {
         let (maps, peaks) = replay(&program);
