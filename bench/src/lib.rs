@@ -9,6 +9,7 @@ pub mod map;
 pub mod measure;
 pub mod peers;
 pub mod random;
+pub mod replay;
 pub mod report;
 pub mod trace;
 pub mod vmmap;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use pagewarden_bench::bytes;
+use pagewarden_bench::replay::{self, Replay};
 use pagewarden_bench::report::{self, Environment};
 use pagewarden_bench::vmmap::{Effort, Measured, PEERS, Peer, measure};
 use pagewarden_bench::work::{Layout, Row};
@@ -23,7 +24,7 @@ enum Task {
     /// The map of regions against its peers, in nanoseconds of thread time.
     ///
     /// Each map first passes a differential test. Then, at each size, all maps do each row in turn, several times
-    /// over; the least time of a map is its figure.
+    /// over; the least time of a map is its figure. Last, recorded memory calls of real programs are replayed.
     Vmmap(VmmapArgs),
     /// Do one row with pagewarden's map alone, for a program that counts instructions.
     ///
@@ -60,7 +61,7 @@ struct VmmapArgs {
     /// Only maps whose name contains one of these; pagewarden's takes part always.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     peers: Vec<String>,
-    /// Only rows whose name contains one of these.
+    /// Only rows and programs whose name contains one of these.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     rows: Vec<String>,
     /// Three short passes: a first impression.
@@ -137,17 +138,22 @@ fn vmmap(args: &VmmapArgs) -> Result<()> {
     let peers = peers(args, &mut page);
     ensure!(peers.first().is_some_and(|peer| peer.name == PEERS[0].name), "pagewarden's own map is wrong");
     let rows: Vec<Row> = Row::ALL.into_iter().filter(|row| is_wanted(row.name(), &args.rows)).collect();
-    ensure!(!rows.is_empty(), "there is no such row");
+    let replays: Vec<Replay> = Replay::all()?.into_iter().filter(|replay| is_wanted(replay.name, &args.rows)).collect();
+    ensure!(!rows.is_empty() || !replays.is_empty(), "there is no such row");
     let passes = usize::try_from(args.passes).context("passes")?;
     let effort = if args.quick { Effort { passes: 3, sample: 5e6 } } else { Effort { passes, sample: 20e6 } };
-    let counted = bytes::count(&args.sizes)?;
     let mut all: Vec<Measured> = Vec::new();
-    for &size in &args.sizes {
-        let measured = measure(size, &peers, &rows, effort)?.with_bytes(&counted);
-        page.add(&report::of_size(&measured));
-        all.push(measured);
+    if !rows.is_empty() {
+        let counted = bytes::count(&args.sizes)?;
+        for &size in &args.sizes {
+            let measured = measure(size, &peers, &rows, effort)?.with_bytes(&counted);
+            page.add(&report::of_size(&measured));
+            all.push(measured);
+        }
     }
-    page.add(&format!("Times are the best of {} passes.\n", effort.passes));
+    let programs = replays.iter().map(|replay| replay::measure(replay, &peers, effort)).collect::<Result<Vec<_>>>()?;
+    page.add(&report::of_programs(&programs));
+    page.add(&format!("Times are the best of {} passes; those of programs are of one call.\n", effort.passes));
     page.add(&all.first().map(report::left_out).unwrap_or_default());
     let goals = report::goals(&all);
     if !goals.is_empty() {
@@ -157,7 +163,7 @@ fn vmmap(args: &VmmapArgs) -> Result<()> {
         fs::write(file, page.0).with_context(|| format!("writing {}", file.display()))?;
     }
     if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report::json(&environment, &all, &goals))?;
+        let json = serde_json::to_string_pretty(&report::json(&environment, &all, &programs, &goals))?;
         fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use crate::check::differential;
 use crate::map::RegionMap;
 use crate::measure::{Figure, Subject, calibrate, subject, timed};
 use crate::peers;
+use crate::replay::Player;
 use crate::work::{Layout, Row};
 
 /// Runs of the differential test before a measurement, and edits in each.
@@ -19,11 +20,12 @@ pub struct Peer {
     pub name: &'static str,
     fill: fn(&Layout) -> Box<dyn Subject + '_>,
     differential: fn(u64, usize) -> Result<(), String>,
+    pub(crate) player: Player,
 }
 
 impl Peer {
     const fn of<M: RegionMap + 'static>() -> Self {
-        Self { name: M::NAME, fill: subject::<M>, differential: differential::<M> }
+        Self { name: M::NAME, fill: subject::<M>, differential: differential::<M>, player: Player::of::<M>() }
     }
 
     /// A map of the regions of `layout`.

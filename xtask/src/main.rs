@@ -104,7 +104,8 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
-        Task::Bench { what: Bench::Instructions { record } } => bench::instructions::run(record),
+        Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
+        Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

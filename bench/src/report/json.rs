@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Environment, Goal};
+use crate::replay::Replayed;
 use crate::vmmap::{Column, Measured};
 use crate::work::Row;
 
@@ -22,11 +23,25 @@ fn size(measured: &Measured) -> Value {
     json!({"regions": measured.regions, "peers": peers.collect::<Vec<_>>()})
 }
 
+fn program(program: &Replayed) -> Value {
+    let peers = program.peers.iter().map(|(peer, cell)| match cell {
+        Ok(figure) => json!({"peer": peer, "best_ns": figure.best, "median_ns": figure.median}),
+        Err(reason) => json!({"peer": peer, "left_out": reason}),
+    });
+    json!({
+        "program": program.name,
+        "processes": program.processes,
+        "calls": program.calls,
+        "peers": peers.collect::<Vec<_>>(),
+    })
+}
+
 /// All of a measurement.
-pub fn report(environment: &Environment, all: &[Measured], goals: &[Goal]) -> Value {
+pub fn report(environment: &Environment, all: &[Measured], programs: &[Replayed], goals: &[Goal]) -> Value {
     json!({
         "environment": environment,
         "sizes": all.iter().map(size).collect::<Vec<_>>(),
+        "programs": programs.iter().map(program).collect::<Vec<_>>(),
         "goals": goals,
     })
 }

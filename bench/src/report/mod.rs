@@ -8,7 +8,7 @@ use std::process::Command;
 
 pub use goals::{Goal, goals};
 pub use json::report as json;
-pub use table::{duration, left_out, of_goals, of_size};
+pub use table::{duration, left_out, of_goals, of_programs, of_size};
 
 use serde::Serialize;
 

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::Goal;
 use crate::measure::Figure;
-use crate::vmmap::{Column, Measured};
+use crate::replay::Replayed;
+use crate::vmmap::{Cell, Column, Measured};
 use crate::work::Row;
 
 /// `nanoseconds` with three digits and a unit.
@@ -93,6 +94,32 @@ pub fn left_out(measured: &Measured) -> String {
     text
 }
 
+/// The table of the programs: a line a program, a column a map, nanoseconds a call.
+pub fn of_programs(all: &[Replayed]) -> String {
+    let Some(first) = all.first() else { return String::new() };
+    let mut head = vec!["program".to_owned(), "processes".to_owned(), "calls".to_owned()];
+    head.extend(first.peers.iter().map(|(peer, _)| (*peer).to_owned()));
+    head.push("ours / best other".to_owned());
+    let mut lines = vec![head];
+    let best = |cell: &Cell| cell.as_ref().ok().map(|figure| figure.best);
+    let mut line = |name: &str, processes: usize, calls: usize, figures: &[Option<f64>]| {
+        let mut line = vec![name.to_owned(), processes.to_string(), calls.to_string()];
+        line.extend(figures.iter().map(|figure| figure.map_or("-".to_owned(), duration)));
+        line.push(ratio(figures));
+        lines.push(line);
+    };
+    for program in all {
+        let figures: Vec<_> = program.peers.iter().map(|(_, cell)| best(cell)).collect();
+        line(program.name, program.processes, program.calls, &figures);
+    }
+    let calls = all.iter().map(|program| program.calls).sum::<usize>();
+    let time = |program: &Replayed, at: usize| best(&program.peers[at].1).map(|figure| figure * program.calls as f64);
+    let sum = |at| all.iter().map(|program| time(program, at)).sum::<Option<f64>>();
+    let figures: Vec<_> = (0..first.peers.len()).map(|at| sum(at).map(|sum| sum / calls as f64)).collect();
+    line("all of them", all.iter().map(|program| program.processes).sum(), calls, &figures);
+    markdown(&lines)
+}
+
 /// The table of the goals.
 pub fn of_goals(goals: &[Goal]) -> String {
     let head = ["goal", "measured", "verdict"].map(str::to_owned).to_vec();
@@ -135,5 +162,23 @@ mod tests {
 "
         );
         assert_eq!(left_out(&measured), "- bc is left out of clone + drop: it cannot.\n");
+    }
+    #[test]
+    fn programs() {
+        let program = |name, calls, ours, other| {
+            let cell = |best| Ok(Figure { best, median: best });
+            let peers = vec![("a", cell(ours)), ("b", cell(other)), ("c", Err("it cannot"))];
+            Replayed { name, calls, processes: 2, peers }
+        };
+        assert_eq!(
+            of_programs(&[program("x", 100, 10.0, 20.0), program("y", 300, 50.0, 20.0)]),
+            "\
+| program     | processes | calls |     a |     b |   c | ours / best other |
+|-------------|----------:|------:|------:|------:|----:|------------------:|
+| x           |         2 |   100 | 10 ns | 20 ns |   - |              0.50 |
+| y           |         2 |   300 | 50 ns | 20 ns |   - |              2.50 |
+| all of them |         4 |   400 | 40 ns | 20 ns |   - |              2.00 |
+"
+        );
     }
 }

@@ -81,6 +81,9 @@ impl Layout {
     }
 
     /// A map of these regions.
+    ///
+    /// # Panics
+    /// If the map does not show as many.
     pub fn fill<M: RegionMap>(&self) -> M {
         let mut map = M::new();
         for (pages, region) in &self.regions {

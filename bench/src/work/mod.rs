@@ -86,6 +86,9 @@ impl Row {
     }
 
     /// Does it `count` times with a map that `layout` filled.
+    ///
+    /// # Panics
+    /// If the map finds no gap where there are many.
     pub fn run<M: RegionMap>(self, map: &mut M, layout: &Layout, count: usize) {
         match self {
             Self::LookUp => {

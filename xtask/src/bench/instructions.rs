@@ -37,20 +37,22 @@ enum Change {
 }
 
 /// `cargo xtask bench instructions`.
-pub(crate) fn run(record: bool) -> Result<()> {
-    if record {
-        ensure!(missing(&["valgrind"]).is_none(), "valgrind is not installed");
-        let counts = count(&build()?)?;
-        counts.iter().for_each(|(name, count)| println!("{count:>10.0}  {name}"));
-        let text = serde_json::to_string_pretty(&json!({"rustc": rustc()?, "instructions": counts}))?;
-        fs::write(root().join(RECORD), text + "\n").context(RECORD)?;
-        println!("\nrecorded in {RECORD}");
-        return Ok(());
-    }
+pub(crate) fn run() -> Result<()> {
     match check()? {
         Verdict::Passed => Ok(()),
         Verdict::Skipped(reason) => bail!("not compared: {reason}"),
     }
+}
+
+/// `cargo xtask bench instructions --record`.
+pub(crate) fn record() -> Result<()> {
+    ensure!(missing(&["valgrind"]).is_none(), "valgrind is not installed");
+    let counts = count(&build()?)?;
+    counts.iter().for_each(|(name, count)| println!("{count:>10.0}  {name}"));
+    let text = serde_json::to_string_pretty(&json!({"rustc": rustc()?, "instructions": counts}))?;
+    fs::write(root().join(RECORD), text + "\n").context(RECORD)?;
+    println!("\nrecorded in {RECORD}");
+    Ok(())
 }
 
 /// Compares the counts with the recorded ones; an error if one is worse.
