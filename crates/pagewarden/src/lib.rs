@@ -23,6 +23,8 @@ pub mod error;
 pub mod ledger;
 pub mod linux;
 pub mod manager;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod object;
 pub mod prot;
 pub mod provider;

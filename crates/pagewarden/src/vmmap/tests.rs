@@ -1,16 +1,15 @@
-//! The tree against a model that is too simple to be wrong: an array with the region of each page.
+//! The tree against the model, and what only the tree knows: its nodes.
 
 use alloc::sync::Arc;
 use std::collections::HashSet;
-use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 use super::node::{Node, Slots};
-use super::{Change, Direction, GapRequest, Vmmap};
-use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
+use super::{Direction, GapRequest, Vmmap};
+use crate::addr::{PageCount, PageRange, VirtAddr};
+use crate::model::{Step, World};
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::region::{Backing, Region, RegionFlags};
@@ -27,357 +26,17 @@ fn stack() -> Region {
     Region { flags: RegionFlags::GROWS_DOWN, ..Region::anonymous(Prot::READ | Prot::WRITE) }
 }
 
-/// Regions that differ from each other in one thing each.
-fn palette() -> Vec<Region> {
-    let object = MemoryObject::new(ObjectKind::SharedAnonymous, "object");
-    let shown = |delta| Region { backing: Backing::Object(object.clone()), delta, ..Region::anonymous(Prot::READ) };
-    vec![
-        Region::anonymous(Prot::READ),
-        Region::anonymous(Prot::READ | Prot::WRITE),
-        stack(),
-        shown(0),
-        shown(7u64.wrapping_neg()),
-        Region { prot_max: Prot::READ, ..Region::anonymous(Prot::READ) },
-    ]
-}
-
-/// One region for each page.
-#[derive(Clone, PartialEq)]
-struct Model {
-    guard: u64,
-    pages: Vec<Option<Region>>,
-}
-
-/// A run of pages in the model.
-type Run = (u64, u64, Region);
-
-impl Model {
-    fn new(guard: u64, size: u64) -> Self {
-        Self { guard, pages: vec![None; usize::try_from(size).unwrap()] }
-    }
-
-    fn size(&self) -> u64 {
-        self.pages.len() as u64
-    }
-
-    fn slice(&mut self, range: PageRange) -> &mut [Option<Region>] {
-        let index = |page| usize::try_from(page).unwrap();
-        &mut self.pages[index(range.first_page())..index(range.end_page())]
-    }
-
-    fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for (page, region) in (0..).zip(&self.pages) {
-            let Some(region) = region else { continue };
-            match runs.last_mut() {
-                Some((_, end, last)) if *end == page && last == region => *end += 1,
-                _ => runs.push((page, page + 1, region.clone())),
-            }
-        }
-        runs
-    }
-
-    /// Which pages a gap may have: those that are free and not within the guard below a region that grows down.
-    fn usable(&self) -> Vec<bool> {
-        let mut usable: Vec<bool> = self.pages.iter().map(Option::is_none).collect();
-        for (index, region) in self.pages.iter().enumerate() {
-            if region.as_ref().is_some_and(|region| region.flags.contains(RegionFlags::GROWS_DOWN)) {
-                let guard = usize::try_from(self.guard).unwrap();
-                let below = (0..index).rev().take(guard).take_while(|&below| self.pages[below].is_none());
-                below.for_each(|below| usable[below] = false);
-            }
-        }
-        usable
-    }
-
-    fn find_gap(&self, request: &GapRequest) -> Option<u64> {
-        let window = request.window;
-        let usable = self.usable();
-        let usable = |page: u64| usable[usize::try_from(page).unwrap()];
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for page in (window.first_page()..window.end_page()).filter(|&page| usable(page)) {
-            match runs.last_mut() {
-                Some((_, end)) if *end == page => *end += 1,
-                _ => runs.push((page, page + 1)),
-            }
-        }
-        let wanted = request.pages.get();
-        let aligned = |first: &u64| first % request.align_pages == request.align_offset % request.align_pages;
-        let mut fitting = runs.into_iter().filter(|(low, end)| end - low >= wanted + request.align_pages - 1);
-        match request.direction {
-            Direction::BottomUp => fitting.next().and_then(|(low, end)| (low..end).find(aligned)),
-            Direction::TopDown => fitting.next_back().and_then(|(low, end)| (low..=end - wanted).rev().find(aligned)),
-        }
-    }
-
-    fn diff<'a>(&'a self, newer: &'a Self) -> Vec<Change<'a>> {
-        let mut changes: Vec<Change<'a>> = Vec::new();
-        for (page, (before, after)) in (0..).zip(self.pages.iter().zip(&newer.pages)) {
-            let (before, after) = (before.as_ref(), after.as_ref());
-            if before == after {
-                continue;
-            }
-            match changes.last_mut() {
-                Some(last) if last.range.end_page() == page && (last.before, last.after) == (before, after) => {
-                    last.range = pages(last.range.first_page(), page + 1);
-                }
-                _ => changes.push(Change { range: pages(page, page + 1), before, after }),
-            }
-        }
-        changes
-    }
-}
-
-fn runs(map: &Vmmap) -> Vec<Run> {
-    map.iter().map(|entry| (entry.range.first_page(), entry.range.end_page(), entry.region.clone())).collect()
-}
-
-/// A page near an edge of some region, or anywhere.
-#[derive(Clone, Debug)]
-enum Place {
-    Edge(Index, i64),
-    Any(Index),
-}
-
-impl Place {
-    fn strategy() -> impl Strategy<Value = Self> {
-        prop_oneof![
-            4 => (any::<Index>(), -1i64..=1).prop_map(|(edge, off)| Self::Edge(edge, off)),
-            1 => any::<Index>().prop_map(Self::Any),
-        ]
-    }
-
-    fn resolve(&self, model: &Model) -> u64 {
-        let size = model.size();
-        match self {
-            Self::Any(index) => index.index(model.pages.len() + 1) as u64,
-            Self::Edge(index, off) => {
-                let mut edges = vec![0, size];
-                edges.extend(model.runs().iter().flat_map(|&(first, end, _)| [first, end]));
-                index.get(&edges).saturating_add_signed(*off).min(size)
-            }
-        }
-    }
-}
-
-/// Two pages, in any order; equal ones stand for one page.
-fn span(model: &Model, (a, b): &(Place, Place)) -> PageRange {
-    let (a, b) = (a.resolve(model), b.resolve(model));
-    let first = a.min(b).min(model.size() - 1);
-    pages(first, a.max(b).max(first + 1))
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Insert((Place, Place), Index),
-    Remove((Place, Place)),
-    Replace((Place, Place), Index),
-    Protect((Place, Place), u8),
-    /// Changes each region by what it is.
-    ToggleStack((Place, Place)),
-    /// Many small regions at once: every other page, or neighbours that are not equal.
-    Fill((Place, Place), Index, u64),
-    Snapshot,
-    Restore(Index),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let span = || (Place::strategy(), Place::strategy());
-    prop_oneof![
-        5 => (span(), any::<Index>()).prop_map(|(span, region)| Op::Insert(span, region)),
-        4 => span().prop_map(Op::Remove),
-        4 => (span(), any::<Index>()).prop_map(|(span, region)| Op::Replace(span, region)),
-        3 => (span(), 0u8..8).prop_map(|(span, prot)| Op::Protect(span, prot)),
-        1 => span().prop_map(Op::ToggleStack),
-        2 => (span(), any::<Index>(), 1u64..5).prop_map(|(span, region, step)| Op::Fill(span, region, step)),
-        1 => Just(Op::Snapshot),
-        1 => any::<Index>().prop_map(Op::Restore),
-    ]
-}
-
-/// Both sides, and versions of both that must not change.
-struct World {
-    map: Vmmap,
-    model: Model,
-    kept: Vec<(Vmmap, Model)>,
-    palette: Vec<Region>,
-}
-
-impl World {
-    fn new(guard: u64, size: u64) -> Self {
-        let (map, model) = (Vmmap::new(PageCount::new(guard)), Model::new(guard, size));
-        let kept = vec![(map.clone(), model.clone())];
-        Self { map, model, kept, palette: palette() }
-    }
-
-    fn replace(&mut self, range: PageRange, region: &Region) {
-        if self.map.is_free(range) {
-            self.map.insert(range, region.clone()).unwrap();
-        } else {
-            self.map.replace(range, region.clone()).unwrap();
-        }
-        self.model.slice(range).fill(Some(region.clone()));
-    }
-
-    fn remove(&mut self, range: PageRange) {
-        self.map.remove(range).unwrap();
-        self.model.slice(range).fill(None);
-    }
-
-    fn update(&mut self, range: PageRange, change: impl Fn(&mut Region)) {
-        let mut seen = Vec::new();
-        let expected: Vec<_> = self.map.range(range).filter_map(|entry| entry.range.intersection(range)).collect();
-        self.map
-            .update(range, |part, region| {
-                seen.push(part);
-                change(region);
-            })
-            .unwrap();
-        assert_eq!(seen, expected);
-        self.model.slice(range).iter_mut().flatten().for_each(change);
-    }
-
-    /// Maps one page in `step`, all of one kind, or neighbours of different kinds.
-    fn fill(&mut self, range: PageRange, kind: usize, step: u64) {
-        for page in (range.first_page()..range.end_page()).step_by(usize::try_from(step).unwrap()) {
-            let turn = if step == 1 { usize::try_from(page).unwrap() } else { 0 };
-            let region = self.palette[(kind + turn) % self.palette.len()].clone();
-            self.replace(pages(page, page + 1), &region);
-        }
-    }
-
-    fn apply(&mut self, op: &Op) {
-        match op {
-            Op::Insert(range, region) => {
-                let range = span(&self.model, range);
-                if self.model.slice(range).iter().all(Option::is_none) {
-                    self.replace(range, &region.get(&self.palette).clone());
-                }
-            }
-            Op::Remove(range) => self.remove(span(&self.model, range)),
-            Op::Replace(range, region) => {
-                let region = region.get(&self.palette).clone();
-                self.replace(span(&self.model, range), &region);
-            }
-            Op::Protect(range, prot) => {
-                let prot = Prot::from_bits_truncate(*prot);
-                self.update(span(&self.model, range), |region| region.prot = prot);
-            }
-            Op::ToggleStack(range) => {
-                self.update(span(&self.model, range), |region| region.flags.toggle(RegionFlags::GROWS_DOWN));
-            }
-            Op::Fill(range, region, step) => {
-                let range = span(&self.model, range);
-                self.fill(range, region.index(self.palette.len()), *step);
-            }
-            Op::Snapshot => self.kept.push((self.map.clone(), self.model.clone())),
-            Op::Restore(version) => (self.map, self.model) = version.get(&self.kept).clone(),
-        }
-    }
-
-    /// Everything that can be asked about the page.
-    fn check_page(&self, page: u64) {
-        let runs = self.model.runs();
-        let entry = |run: Option<&Run>| run.map(|(first, end, _)| pages(*first, *end));
-        for address in [at(page), VirtAddr::new(page * PAGE_SIZE + PAGE_SIZE - 1)] {
-            let found = |entry: Option<super::Entry<'_>>| entry.map(|entry| entry.range);
-            let holding = runs.iter().find(|(first, end, _)| (first..end).contains(&&page));
-            assert_eq!(found(self.map.get(address)), entry(holding));
-            assert_eq!(found(self.map.at_or_after(address)), entry(runs.iter().find(|(_, end, _)| *end > page)));
-            assert_eq!(found(self.map.before(address)), entry(runs.iter().rev().find(|(_, end, _)| *end <= page)));
-        }
-    }
-
-    fn check_range(&self, range: PageRange, turns: u64) {
-        let runs = self.model.runs();
-        let inside = runs.iter().map(|(first, end, _)| pages(*first, *end)).filter(|entry| entry.intersects(range));
-        let inside: Vec<_> = inside.collect();
-        assert_eq!(self.map.is_free(range), inside.is_empty());
-        let (mut low, mut high) = (Vec::new(), Vec::new());
-        let mut entries = self.map.range(range);
-        for turn in 0.. {
-            let from_front = turns >> (turn % 64) & 1 == 0;
-            let Some(entry) = (if from_front { entries.next() } else { entries.next_back() }) else { break };
-            if from_front {
-                low.push(entry.range)
-            } else {
-                high.push(entry.range)
-            };
-        }
-        assert!(entries.next().is_none() && entries.next_back().is_none());
-        low.extend(high.into_iter().rev());
-        assert_eq!(low, inside);
-    }
-
-    fn check(&self) {
-        self.map.check_invariants();
-        assert_eq!(runs(&self.map), self.model.runs());
-    }
-
-    fn check_kept(&self) {
-        for (map, model) in &self.kept {
-            map.check_invariants();
-            assert_eq!(runs(map), model.runs());
-            assert_eq!(map.diff(&self.map), model.diff(&self.model));
-            assert_eq!(self.map.diff(map), self.model.diff(model));
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Probe {
-    window: (Place, Place),
-    pages: u64,
-    align: u32,
-    offset: u64,
-    turns: u64,
-}
-
-fn probe() -> impl Strategy<Value = Probe> {
-    let window = (Place::strategy(), Place::strategy());
-    (window, 0u64..9, 0u32..5, 0u64..40, any::<u64>()).prop_map(|(window, pages, align, offset, turns)| Probe {
-        window,
-        pages,
-        align,
-        offset,
-        turns,
-    })
-}
-
-impl World {
-    fn check_probe(&self, probe: &Probe) {
-        let window = span(&self.model, &probe.window);
-        self.check_page(window.first_page());
-        self.check_page(window.end_page());
-        self.check_range(window, probe.turns);
-        for window in [window, pages(0, self.model.size())] {
-            for direction in [Direction::TopDown, Direction::BottomUp] {
-                let (pages, align_pages) = (PageCount::new(probe.pages), 1 << probe.align);
-                let request = GapRequest { pages, window, direction, align_offset: probe.offset, align_pages };
-                let found = self.map.find_gap(&request);
-                let expected = if probe.pages == 0 { None } else { self.model.find_gap(&request) };
-                assert_eq!(found.map(PageRange::first_page), expected, "{request:?} in {:?}", self.map);
-                assert!(found.is_none_or(|gap| gap.pages() == pages && self.map.is_free(gap)));
-            }
-        }
-    }
-}
-
-fn run(mut world: World, steps: &[(Op, Probe)]) {
-    for (op, probe) in steps {
-        world.apply(op);
-        world.check();
-        world.check_probe(probe);
-    }
-    world.check_kept();
+/// Any steps, decoded by `decode`.
+fn steps(decode: fn([u8; Step::BYTES]) -> Step, most: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any::<[u8; Step::BYTES]>().prop_map(decode), 1..most)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_a_page_array(guard in 0u64..6, steps in prop::collection::vec((op(), probe()), 1..60)) {
-        run(World::new(guard, 48), &steps);
+    fn behaves_as_a_page_array(guard in 0u64..6, steps in steps(Step::decode, 60)) {
+        World::new(PageCount::new(guard), PageCount::new(48)).run(steps);
     }
 }
 
@@ -385,14 +44,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_a_page_array_when_deep(
+    fn behaves_as_a_page_array_when_deep(guard in 0u64..6, step in 1usize..3, steps in steps(Step::decode, 40)) {
+        World::new(PageCount::new(guard), PageCount::new(1600)).filled(step).run(steps);
+    }
+
+    #[test]
+    fn behaves_as_a_page_array_when_it_grows_and_shrinks(
         guard in 0u64..6,
-        step in 1u64..3,
-        steps in prop::collection::vec((op(), probe()), 1..40),
+        steps in steps(Step::decode_sweep, 12),
     ) {
-        let mut world = World::new(guard, 1600);
-        world.fill(pages(0, 1600), 0, step);
-        run(world, &steps);
+        World::new(PageCount::new(guard), PageCount::new(2400)).run(steps);
     }
 }
 
@@ -550,7 +211,9 @@ fn a_great_run_is_replaced_at_once() {
     assert_eq!(map.len(), 5000);
     map.update(pages(1, 4999), |_, region| region.prot = Prot::READ).unwrap();
     map.check_invariants();
-    assert_eq!(runs(&map), [(0, 4999, Region::anonymous(Prot::READ)), (4999, 5000, Region::anonymous(Prot::WRITE))]);
+    let regions: Vec<_> = map.iter().map(|entry| (entry.range, entry.region.clone())).collect();
+    let expected = [(pages(0, 4999), Prot::READ), (pages(4999, 5000), Prot::WRITE)];
+    assert_eq!(regions, expected.map(|(range, prot)| (range, Region::anonymous(prot))));
 }
 
 #[test]
