@@ -3,7 +3,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pagewarden::{Prot, Region, RegionFlags};
+use pagewarden::model::{Action, Edit, PageArray, Step, palette};
+use pagewarden::vmmap::{Direction, GapRequest};
+use pagewarden::{PageCount, PageRange, Region};
 
 use crate::map::{Ability, Pages, RegionMap, able};
 use crate::random::Random;
@@ -12,205 +14,161 @@ use crate::random::Random;
 const SPACE: u64 = 160;
 /// Where the pages of every second run begin.
 const HIGH: u64 = 1 << 40;
+/// Older versions that are kept to see that they do not change.
+const VERSIONS: usize = 3;
 
-/// What each page shows.
-#[derive(Clone)]
-struct Model {
-    base: u64,
-    pages: Vec<Option<Region>>,
-}
-
-impl Model {
-    fn slots(&mut self, pages: &Pages) -> &mut [Option<Region>] {
-        let slot = |page: u64| usize::try_from(page - self.base).unwrap_or(usize::MAX);
-        let slots = slot(pages.start)..slot(pages.end);
-        &mut self.pages[slots]
-    }
-
-    fn at(&self, page: u64) -> Option<&Region> {
-        self.pages.get(usize::try_from(page.checked_sub(self.base)?).ok()?)?.as_ref()
-    }
-
-    fn space(&self) -> Pages {
-        self.base..self.base + SPACE
-    }
-
-    /// The regions: longest runs of equal pages.
-    fn regions(&self) -> Vec<(Pages, Region)> {
-        let mut regions: Vec<(Pages, Region)> = Vec::new();
-        for page in self.space() {
-            let Some(region) = self.at(page) else { continue };
-            match regions.last_mut() {
-                Some((pages, last)) if pages.end == page && last == region => pages.end += 1,
-                _ => regions.push((page..page + 1, region.clone())),
-            }
-        }
-        regions
-    }
-
-    /// The regions that share a page with `pages`, with their whole bounds.
-    fn overlapping(&self, pages: &Pages) -> Vec<(Pages, Region)> {
-        let mut regions = self.regions();
-        regions.retain(|(whole, _)| whole.start < pages.end && pages.start < whole.end);
-        regions
-    }
-
-    fn highest_gap(&self, wanted: u64, window: &Pages) -> Option<u64> {
-        let is_free = |first: u64| (first..first + wanted).all(|page| self.at(page).is_none());
-        (window.start..(window.end + 1).saturating_sub(wanted)).rev().find(|&first| is_free(first))
-    }
-}
-
-/// One run: a map, the model, and where random numbers come from.
+/// One run: a map, the array of what its pages show, and where random numbers come from.
 struct Run<M> {
     map: M,
-    model: Model,
+    pages: PageArray,
+    /// The map's page that is the first of the array.
+    base: u64,
+    regions: Vec<Region>,
     random: Random,
     /// Maps that were forked from, and what they must go on to show.
-    older: Vec<(M, Model)>,
+    older: Vec<(M, PageArray)>,
 }
 
 fn expect_equal<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, wanted: &T) -> Result<(), String> {
     if got == wanted { Ok(()) } else { Err(format!("{what}: {got:?} instead of {wanted:?}")) }
 }
 
-fn random_region(random: &mut Random) -> Region {
-    let prots = [Prot::NONE, Prot::READ, Prot::READ | Prot::WRITE];
-    let flags = [RegionFlags::empty(), RegionFlags::empty(), RegionFlags::NO_RESERVE];
-    Region { flags: flags[random.index(3)], delta: random.below(8) / 7, ..Region::anonymous(prots[random.index(3)]) }
-}
-
 impl<M: RegionMap> Run<M> {
     fn new(seed: u64) -> Self {
-        let base = if seed.is_multiple_of(2) { 0 } else { HIGH };
-        let model = Model { base, pages: vec![None; usize::try_from(SPACE).unwrap_or(0)] };
-        Self { map: M::new(), model, random: Random::new(seed), older: Vec::new() }
-    }
-
-    /// A page, more often than not at the edge of a region or next to one.
-    fn page(&mut self) -> u64 {
-        let space = self.model.space();
-        let regions = self.model.regions();
-        if regions.is_empty() || self.random.below(4) == 0 {
-            return space.start + self.random.below(SPACE + 1);
-        }
-        let pages = &regions[self.random.index(regions.len())].0;
-        let edge = if self.random.below(2) == 0 { pages.start } else { pages.end };
-        (edge + self.random.below(8) / 6).saturating_sub(self.random.below(8) / 6).clamp(space.start, space.end)
-    }
-
-    /// A range of pages, not empty; often all of a region.
-    fn range(&mut self) -> Pages {
-        let mut regions = self.model.regions();
-        if !regions.is_empty() && self.random.below(4) == 0 {
-            return regions.swap_remove(self.random.index(regions.len())).0;
-        }
-        loop {
-            let (one, other) = (self.page(), self.page());
-            let pages = one.min(other)..one.max(other);
-            if !pages.is_empty() && (pages.end - pages.start <= 24 || self.random.below(8) == 0) {
-                return pages;
-            }
+        Self {
+            map: M::new(),
+            pages: PageArray::new(PageCount::new(SPACE)),
+            base: if seed.is_multiple_of(2) { 0 } else { HIGH },
+            regions: palette(),
+            random: Random::new(seed),
+            older: Vec::new(),
         }
     }
 
-    /// Whether `region` in `pages` would touch its like, in a map that cannot join the two.
-    fn needs_joining(&self, pages: &Pages, region: &Region) -> bool {
-        let like = |page: Option<u64>| page.and_then(|page| self.model.at(page)) == Some(region);
-        able::<M>(&[Ability::Merge]).is_err() && (like(pages.start.checked_sub(1)) || like(Some(pages.end)))
+    /// Where a range of the array lies in the map.
+    const fn in_map(&self, range: PageRange) -> Pages {
+        self.base + range.first_page()..self.base + range.end_page()
     }
 
-    /// A random edit of both; says what it was.
-    fn edit(&mut self) -> String {
-        let (pages, mut region) = (self.range(), random_region(&mut self.random));
-        if let Some(below) = pages.start.checked_sub(1).and_then(|page| self.model.at(page))
-            && self.random.below(3) == 0
-        {
-            region = below.clone();
-        }
-        match self.random.below(8) {
-            0..3 => {
-                let free = self.model.slots(&pages).iter().all(Option::is_none);
-                if !free || self.needs_joining(&pages, &region) {
-                    return "nothing".to_owned();
-                }
-                self.model.slots(&pages).fill(Some(region.clone()));
-                self.map.insert(pages.clone(), region);
-                format!("insert {pages:?}")
+    /// What the map has to show, in order.
+    fn wanted(&self, pages: &PageArray) -> Vec<(Pages, Region)> {
+        pages.runs().into_iter().map(|(run, region)| (self.in_map(run), region)).collect()
+    }
+
+    /// A range whose ends are often edges of regions, or next to one.
+    fn range(&mut self) -> PageRange {
+        let edges = self.pages.edges();
+        let mut end = || {
+            let near = edges[self.random.index(edges.len())] + self.random.below(8) / 6;
+            if self.random.below(4) == 0 { self.random.below(SPACE + 1) } else { near.min(SPACE) }
+        };
+        let (one, other) = (end(), end());
+        let first = one.min(other).min(SPACE - 1);
+        PageRange::from_pages(first, PageCount::new((one.max(other) - first).max(1))).expect("pages of the array")
+    }
+
+    /// Whether the map can do this edit; one that never joins cannot put a region beside its like.
+    fn is_possible(&self, edit: &Edit) -> bool {
+        let joins = able::<M>(&[Ability::Merge]).is_ok();
+        match &edit.action {
+            Action::Remove => true,
+            Action::Protect(_) => able::<M>(&[Ability::Protect]).is_ok(),
+            Action::Insert(region) | Action::Replace(region) => {
+                let touches = |(run, other): &(PageRange, Region)| {
+                    run.first_page() <= edit.range.end_page()
+                        && edit.range.first_page() <= run.end_page()
+                        && other == region
+                };
+                joins || !self.pages.runs().iter().any(touches)
             }
-            3 if !self.needs_joining(&pages, &region) => {
-                self.model.slots(&pages).fill(Some(region.clone()));
-                self.map.replace(pages.clone(), region);
-                format!("replace {pages:?}")
-            }
-            4 | 5 if able::<M>(&[Ability::Protect]).is_ok() => {
-                self.model.slots(&pages).iter_mut().flatten().for_each(|page| page.prot = region.prot);
-                self.map.protect(pages.clone(), region.prot);
-                format!("protect {pages:?} {}", region.prot)
-            }
-            _ => {
-                self.model.slots(&pages).fill(None);
-                self.map.remove(pages.clone());
-                format!("remove {pages:?}")
-            }
+            // The trait has no such call.
+            Action::ToggleStack | Action::Stripe => false,
         }
     }
 
-    /// Compares what the map shows with the model.
-    fn compare(map: &M, model: &Model) -> Result<(), String> {
-        let regions = model.regions();
-        expect_equal("number of regions", &map.len(), &regions.len())?;
-        let mut left = regions.iter().peekable();
-        for page in model.space().start..model.space().end + 1 {
+    fn edit(&mut self, edit: Edit) {
+        edit.apply_to_pages(&mut self.pages, |_| ());
+        let pages = self.in_map(edit.range);
+        match edit.action {
+            Action::Insert(region) => self.map.insert(pages, region),
+            Action::Remove => self.map.remove(pages),
+            Action::Replace(region) => self.map.replace(pages, region),
+            Action::Protect(prot) => self.map.protect(pages, prot),
+            Action::ToggleStack | Action::Stripe => {}
+        }
+    }
+
+    /// Looks at each page of a map.
+    fn compare(&self, map: &M, wanted: &[(Pages, Region)]) -> Result<(), String> {
+        expect_equal("number of regions", &map.len(), &wanted.len())?;
+        let mut left = wanted.iter().peekable();
+        for page in self.base..self.base + SPACE + 1 {
             while left.next_if(|(pages, _)| pages.end <= page).is_some() {}
-            let wanted = left.peek().filter(|(pages, _)| pages.start <= page);
-            let wanted = wanted.map(|(pages, region)| (pages.clone(), region));
-            expect_equal("page", &map.get(page), &wanted).map_err(|problem| format!("{page:#x}: {problem}"))?;
+            let here = left.peek().filter(|(pages, _)| pages.start <= page);
+            let here = here.map(|(pages, region)| (pages.clone(), region));
+            expect_equal("page", &map.get(page), &here).map_err(|problem| format!("{page:#x}: {problem}"))?;
         }
         Ok(())
     }
 
     /// Asks both for a gap and for some regions.
-    fn query(&mut self) -> Result<(), String> {
-        let pages = self.range();
+    fn query(&mut self, mut wanted: Vec<(Pages, Region)>) -> Result<(), String> {
+        let range = self.range();
         if able::<M>(&[Ability::Gap]).is_ok() {
             let most = [4, 4, 40][self.random.index(3)];
-            let wanted = 1 + self.random.below(most);
-            let got = self.map.find_gap(wanted, pages.clone());
-            expect_equal(&format!("gap of {wanted} in {pages:?}"), &got, &self.model.highest_gap(wanted, &pages))?;
+            let count = 1 + self.random.below(most);
+            let request = GapRequest {
+                pages: PageCount::new(count),
+                window: range,
+                direction: Direction::TopDown,
+                align_offset: 0,
+                align_pages: 1,
+            };
+            let gap = self.pages.find_gap(&request).map(|gap| self.base + gap.first_page());
+            let got = self.map.find_gap(count, self.in_map(range));
+            expect_equal(&format!("gap of {count} in {range:?}"), &got, &gap)?;
         }
         if able::<M>(&[Ability::Visit]).is_ok() {
-            let mut wanted = self.model.overlapping(&pages);
+            let pages = self.in_map(range);
+            wanted.retain(|(whole, _)| whole.start < pages.end && pages.start < whole.end);
             wanted.truncate(1 + self.random.index(12));
             let mut got = Vec::new();
-            self.map.visit(pages.clone(), |pages, region| {
+            self.map.visit(pages, |pages, region| {
                 got.push((pages, region.clone()));
+                // With none wanted, any that is visited is wrong, and one is enough to see it.
                 got.len() < wanted.len()
             });
-            // With none wanted, any that is visited is wrong, and one is enough to see it.
-            expect_equal(&format!("visit {pages:?}"), &got, &wanted)?;
+            expect_equal(&format!("visit {range:?}"), &got, &wanted)?;
         }
         Ok(())
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let edit = self.edit();
-        let after = |problem| format!("after {edit}: {problem}");
-        Self::compare(&self.map, &self.model).map_err(after)?;
-        self.query().map_err(after)?;
+        let bytes = std::array::from_fn(|_| self.random.next().to_le_bytes()[0]);
+        let edits = Step::decode(bytes).edits(&self.pages, &self.regions);
+        let what = edits.first().map_or("nothing".to_owned(), |edit| format!("{} edits from {edit:?}", edits.len()));
+        for edit in edits {
+            if self.is_possible(&edit) {
+                self.edit(edit);
+            }
+        }
+        let after = |problem| format!("after {what}: {problem}");
+        let wanted = self.wanted(&self.pages);
+        self.compare(&self.map, &wanted).map_err(after)?;
+        self.query(wanted).map_err(after)?;
         if able::<M>(&[Ability::Fork]).is_ok() && self.random.below(16) == 0 {
             let copy = self.map.fork().ok_or("no copy")?;
-            self.older.push((std::mem::replace(&mut self.map, copy), self.model.clone()));
-            if self.older.len() > 3 {
-                let (map, model) = self.older.swap_remove(self.random.index(3));
-                Self::compare(&map, &model).map_err(|problem| format!("older version: {problem}"))?;
+            self.older.push((std::mem::replace(&mut self.map, copy), self.pages.clone()));
+            if self.older.len() > VERSIONS {
+                let (map, pages) = self.older.swap_remove(self.random.index(VERSIONS));
+                self.compare(&map, &self.wanted(&pages)).map_err(|problem| format!("older version: {problem}"))?;
             }
         }
         Ok(())
     }
 }
 
-/// Makes `steps` random edits from `seed` to an `M` and to the model.
+/// Makes `steps` random edits from `seed` to an `M` and to an array.
 ///
 /// # Errors
 /// The first difference, or that the map panicked.
@@ -229,7 +187,7 @@ mod tests {
     use crate::peers;
 
     fn check<M: RegionMap>() {
-        for seed in 0..30 {
+        for seed in 0..16 {
             differential::<M>(seed, 300).unwrap();
         }
     }
