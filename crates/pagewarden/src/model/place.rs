@@ -22,7 +22,7 @@ impl Place {
     /// One in five is anywhere.
     fn decode(word: u16) -> Self {
         let index = word / 15;
-        if word % 5 == 0 { Self::Any(index) } else { Self::Edge { index, offset: offset(word) } }
+        if word.is_multiple_of(5) { Self::Any(index) } else { Self::Edge { index, offset: offset(word) } }
     }
 
     fn resolve(self, edges: &[u64]) -> u64 {

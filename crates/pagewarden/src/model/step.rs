@@ -247,7 +247,7 @@ impl Action {
         match self {
             Self::Protect(prot) => region.prot = *prot,
             Self::ToggleStack => region.flags.toggle(RegionFlags::GROWS_DOWN),
-            Self::Stripe => region.flags.set(RegionFlags::LOCKED, part.first_page() % 2 == 0),
+            Self::Stripe => region.flags.set(RegionFlags::LOCKED, part.first_page().is_multiple_of(2)),
             Self::Insert(_) | Self::Remove | Self::Replace(_) => {}
         }
     }
