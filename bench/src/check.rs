@@ -143,9 +143,27 @@ impl<M: RegionMap> Run<M> {
         Ok(())
     }
 
+    /// Gives a part of a region other rights and its own again, which joins what has been split.
+    fn there_and_back(&mut self) -> Vec<Edit> {
+        let runs = self.pages.runs();
+        if runs.is_empty() {
+            return Vec::new();
+        }
+        let (run, region) = &runs[self.random.index(runs.len())];
+        let skipped = self.random.below(run.pages().get());
+        let pages = 1 + self.random.below(run.pages().get() - skipped);
+        let Some(part) = PageRange::from_pages(run.first_page() + skipped, PageCount::new(pages)) else {
+            return Vec::new();
+        };
+        [!region.prot, region.prot].map(|prot| Edit { range: part, action: Action::Protect(prot) }).into()
+    }
+
     fn step(&mut self) -> Result<(), String> {
         let bytes = std::array::from_fn(|_| self.random.next().to_le_bytes()[0]);
-        let edits = Step::decode(bytes).edits(&self.pages, &self.regions);
+        let mut edits = Step::decode(bytes).edits(&self.pages, &self.regions);
+        if self.random.below(3) == 0 {
+            edits = self.there_and_back();
+        }
         let what = edits.first().map_or("nothing".to_owned(), |edit| format!("{} edits from {edit:?}", edits.len()));
         for edit in edits {
             if self.is_possible(&edit) {
