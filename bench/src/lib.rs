@@ -3,5 +3,14 @@
 //! Owns the peers behind one trait, the workloads and the measurement. Outside: the map itself, and what a whole
 //! run of a program costs (`cargo xtask bench run`).
 
+pub mod bytes;
+pub mod check;
 pub mod map;
+pub mod measure;
+pub mod peers;
+pub mod random;
+pub mod replay;
+pub mod report;
 pub mod trace;
+pub mod vmmap;
+pub mod work;

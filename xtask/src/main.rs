@@ -10,6 +10,7 @@ mod step;
 mod test;
 mod tidy;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,6 +43,23 @@ enum Task {
 enum Bench {
     /// What `pagewarden run` costs real programs, as ratios to the same programs without it.
     Run(BenchArgs),
+    /// The map of regions against its peers, in nanoseconds of thread time.
+    #[command(disable_help_flag = true)]
+    Vmmap(PassedOn),
+    /// Instructions that the map of regions takes, against the recorded ones; needs valgrind.
+    Instructions {
+        /// Record the counts instead of comparing them.
+        #[arg(long)]
+        record: bool,
+    },
+}
+
+/// What the program that does the work is given.
+#[derive(Args)]
+pub(crate) struct PassedOn {
+    /// Options; `--help` tells them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<OsString>,
 }
 
 /// What to run, and with what.
@@ -84,7 +102,10 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Programs(args) => programs::run(&args),
         Task::Tidy => tidy::run(),
-        Task::Bench { what: Bench::Run(args) } => bench::run(&args),
+        Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
+        Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
+        Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
+        Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),
+    ("valgrind", "valgrind"),
 ];
 
 /// The package that brings `program`, if the tests know one.

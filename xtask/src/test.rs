@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::lab::{Lab, cargo};
 use crate::step::{Steps, Verdict};
-use crate::{Subject, packages, programs, root, tidy};
+use crate::{Subject, bench, packages, programs, root, tidy};
 
 /// A target without std that rustup can install.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -23,6 +23,7 @@ const STEPS: &[(&str, Step)] = &[
     ("core on a target without std", |_| core_on_bare_target()),
     ("fuzz targets", |_| run_cargo(&["check", "--manifest-path", "fuzz/Cargo.toml"])),
     ("documentation", |_| documentation()),
+    ("instruction counts", |_| bench::instructions::check()),
     ("real programs", real_programs),
 ];
 

@@ -1,0 +1,27 @@
+//! The map of regions against its peers: builds the bench crate and hands over to it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::lab::cargo;
+use crate::{PassedOn, root};
+
+/// Builds the programs of the bench crate; where the one that measures is.
+pub(super) fn build() -> Result<PathBuf> {
+    let status = cargo()
+        .args(["build", "--quiet", "--release", "--package", "pagewarden-bench"])
+        .status()
+        .context("starting cargo")?;
+    ensure!(status.success(), "the bench crate does not build");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/pagewarden-bench"))
+}
+
+/// `cargo xtask bench vmmap`.
+pub(crate) fn run(args: &PassedOn) -> Result<()> {
+    let status = Command::new(build()?).arg("vmmap").args(&args.options).status()?;
+    ensure!(status.success(), "the bench ended with {status}");
+    Ok(())
+}
