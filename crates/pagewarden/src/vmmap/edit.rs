@@ -12,10 +12,11 @@
 //! nothing. A node left with too few slots is united with a neighbour as soon as it has one.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::Vmmap;
 use super::iter::Iter;
-use super::node::{Child, INNER_LEN, Inner, LEAF_LEN, Leaf, Node, Piece, try_reserve};
+use super::node::{Child, INNER_LEN, Inner, LEAF_LEN, Leaf, Node, Piece, try_reserve, unshare};
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::region::Region;
@@ -91,12 +92,47 @@ impl Draft {
         }
         let guard = map.guard.get();
         let len = map.len - self.removed + self.pieces.len();
-        let level = match map.root() {
-            Some(root) => self.rejoin(root, None, guard)?,
-            None => leaves(self.pieces, 0, guard)?,
+        let level = match &mut map.root {
+            Some(root) => self.change(root, 2, guard)?,
+            None => Some(leaves(self.pieces, 0, guard)?),
         };
-        map.set_root(grow_root(level, guard)?, len);
+        match level {
+            Some(level) => map.set_root(grow_root(level, guard)?),
+            None => map.whole = map.root().map_or(Vmmap::NOTHING, |root| root.summary(guard)),
+        }
+        map.len = len;
         Ok(())
+    }
+
+    /// Carries the change out under `node`, or else gives the nodes to put in its place, and leaves it as it is.
+    /// An inner node is changed in place if `least` children are left in it and there is room for all.
+    fn change(&mut self, node: &mut Node, least: usize, guard: u64) -> Result<Option<Vec<Child>>, Errno> {
+        let inner = match node {
+            Node::Leaf(leaf) => return self.rejoin_leaves(leaf, leaf, guard).map(Some),
+            Node::Inner(inner) => unshare(inner)?,
+        };
+        let low = inner.route(self.lo);
+        let high = inner.spans.rank_first(self.hi).saturating_sub(1).max(low);
+        let list = if high > low {
+            self.rejoin(&inner.children[low], Some(&inner.children[high]), guard)?
+        } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEN / 4, guard)? {
+            list
+        } else {
+            let summary = inner.children[low].summary(guard);
+            inner.note(low, summary, guard);
+            return Ok(None);
+        };
+        let (at, list) = mend_beside(inner, low..high + 1, list, guard)?;
+        let len = inner.children.len() - at.len() + list.len();
+        if (least..=INNER_LEN).contains(&len) {
+            inner.splice(at, list, guard);
+            return Ok(None);
+        }
+        let tail = inner.children(at.end..inner.children.len());
+        let mut all = gather(inner.children(0..at.start), list.len() + tail.len())?;
+        all.extend(list);
+        all.extend(tail);
+        inners(all, guard).map(Some)
     }
 
     /// Joins what `left` has below the run, the pieces, and what `right` has above it. `left` and `right` are
@@ -153,6 +189,30 @@ fn gather<T>(items: impl ExactSizeIterator<Item = T>, more: usize) -> Result<Vec
     try_reserve(&mut list, items.len() + more)?;
     list.extend(items);
     Ok(list)
+}
+
+/// Makes `list`, which is to take the place of the children of `inner` in `at`, take in a neighbour if it is one node
+/// that has too few slots.
+fn mend_beside(
+    inner: &Inner,
+    at: Range<usize>,
+    mut list: Vec<Child>,
+    guard: u64,
+) -> Result<(Range<usize>, Vec<Child>), Errno> {
+    let [only] = list.as_slice() else { return Ok((at, list)) };
+    if !lacks(only) || at.len() == inner.children.len() {
+        return Ok((at, list));
+    }
+    try_reserve(&mut list, 1)?;
+    let taken = if at.start > 0 {
+        list.insert(0, inner.child(at.start - 1));
+        at.start - 1..at.end
+    } else {
+        list.push(inner.child(at.end));
+        at.start..at.end + 1
+    };
+    mend(&mut list, usize::from(at.start > 0), guard)?;
+    Ok((taken, list))
 }
 
 /// Unites the node at `at` with a neighbour if it has too few slots and there is a neighbour.

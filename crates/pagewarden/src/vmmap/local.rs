@@ -95,8 +95,9 @@ impl Path {
     #[inline]
     fn rank_end<const N: usize>(&mut self, spans: &Spans<N>, depth: usize, page: u64) -> usize {
         let guess = usize::from(self.0[depth]);
-        let is_above = guess == 0 || spans.end(guess - 1) <= page;
-        if is_above && guess < N && page < spans.end(guess) {
+        // The tree may have lost a level since, so that this is no longer a guess for a node of this kind.
+        let is_right = guess < N && page < spans.end(guess) && (guess == 0 || spans.end(guess - 1) <= page);
+        if is_right {
             return guess;
         }
         let slot = spans.rank_end(page);
@@ -145,10 +146,7 @@ pub(super) fn edit_leaf(
         Edit::Beside => return Ok(Outcome::Beside),
         Edit::Declined => return Ok(Outcome::Declined),
     };
-    let gap = renew(older.gap, before, after).unwrap_or_else(|| {
-        let most = if before > older.gap { u64::MAX } else { older.gap };
-        leaf.spans.max_gap(guard, most)
-    });
+    let gap = renew(older.gap, before, after).unwrap_or_else(|| leaf.spans.max_gap(guard));
     let newer = Summary { span: leaf.spans.whole(), gap };
     if newer != older {
         summarize(root, &path.0[..depth], newer, (known, guard));
@@ -168,7 +166,8 @@ fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mu
     let mut newer = older;
     summarize(&mut inner.children[slot], path, newest, (&mut newer, guard));
     if newer != older {
-        inner.note(slot, newer, known, guard);
+        let gaps = inner.note(slot, newer, guard);
+        *known = inner.renew(known.gap, gaps, guard);
     }
 }
 
@@ -259,6 +258,13 @@ struct Part {
 }
 
 impl Part {
+    /// The part of the region at `slot` that lies in `range`; they share a page.
+    fn of(leaf: &Leaf, slot: usize, range: PageRange) -> Self {
+        let whole = leaf.spans.first(slot)..leaf.spans.end(slot);
+        let (first, end) = (whole.start.max(range.first_page()), whole.end.min(range.end_page()));
+        Self { slot, whole, first, end }
+    }
+
     /// Whether the region goes on below.
     const fn keeps_low(&self) -> bool {
         self.whole.start < self.first
@@ -269,49 +275,20 @@ impl Part {
         self.end < self.whole.end
     }
 
-    /// The part of the only region that has a page in `range`; `Err` if there is none or more than one, or if the
-    /// part cannot be changed in this leaf alone, whatever it becomes.
+    /// Makes the part `new`. Gives what [`Edit::Done`] has as `before`; the gaps after do not matter, as what is mapped
+    /// stays mapped. `None` if nothing changes.
     #[inline]
-    fn find(leaf: &Leaf, place: &Place, range: PageRange) -> Result<Self, Edit> {
-        let spans = &leaf.spans;
-        let (slot, len) = (place.at, spans.len());
-        if range.end_page() > place.high {
-            return Err(Edit::Declined);
-        }
-        if slot == len || spans.first(slot) >= range.end_page() {
-            return Err(Edit::Needless);
-        }
-        let whole = spans.first(slot)..spans.end(slot);
-        let (first, end) = (whole.start.max(range.first_page()), whole.end.min(range.end_page()));
-        let part = Self { slot, whole, first, end };
-        let kept = usize::from(part.keeps_low()) + usize::from(part.keeps_high());
-        let next = if slot + 1 < len { spans.first(slot + 1) } else { UNUSED };
-        let touched = usize::from(slot > 0 && spans.end(slot - 1) == first) + usize::from(next == end);
-        // What is kept keeps the part from joining one neighbour.
-        let has_room = len + kept <= LEAF_LEN && (kept > 0 || len - touched >= place.least);
-        if next < range.end_page() || !has_room {
-            return Err(Edit::Declined);
-        }
-        let is_beside = slot == 0 && place.low == first || slot + 1 == len && place.high == end;
-        if is_beside && place.neighbours == Neighbours::Unknown {
-            return Err(Edit::Beside);
-        }
-        Ok(part)
-    }
-
-    /// Makes the part `new`.
-    #[inline]
-    fn become_region(&self, leaf: &mut Leaf, new: Region) -> Edit {
-        let &Self { slot, first, end, .. } = self;
+    fn become_region(self, leaf: &mut Leaf, new: Region) -> Option<u64> {
         let Leaf { spans, regions } = &mut *leaf;
-        if regions[slot] == new {
-            return Edit::Needless;
-        }
         let (keeps_low, keeps_high) = (self.keeps_low(), self.keeps_high());
+        let Self { slot, first, end, .. } = self;
+        if regions[slot] == new {
+            return None;
+        }
         let next = slot + 1;
         let joins_low = !keeps_low && slot > 0 && spans.end(slot - 1) == first && regions[slot - 1] == new;
         let joins_high = !keeps_high && next < regions.len() && spans.first(next) == end && regions[next] == new;
-        // What is mapped stays mapped, so gaps change only with the guard below.
+        // Gaps change only with the guard below.
         let before = if grows_down(&new) == grows_down(&regions[slot]) { 0 } else { u64::MAX };
         let span = Span { first, end, guarded: grows_down(&new) };
         let high = Span { first: end, ..spans.span(slot) };
@@ -339,35 +316,108 @@ impl Part {
                 leaf.insert(next, span, new);
             }
         }
-        Edit::Done { before, after: 0 }
+        Some(before)
     }
 }
 
-/// Changes what is in `range`, if that is one region.
+/// The regions of a leaf that have a page in a range, and what may stay of them and around them.
+struct Run {
+    slots: Range<usize>,
+    /// Regions that go on beyond one end of the range.
+    kept: usize,
+    /// Neighbours that touch the range, and that it may join.
+    touched: usize,
+}
+
+impl Run {
+    /// The run of `range`; `Err` if another leaf has a part in it.
+    #[inline]
+    fn find(leaf: &Leaf, place: &Place, range: PageRange) -> Result<Self, Edit> {
+        let (spans, first, end) = (&leaf.spans, range.first_page(), range.end_page());
+        let (low, len) = (place.at, spans.len());
+        if end > place.high {
+            return Err(Edit::Declined);
+        }
+        let mut high = low;
+        while high < len && spans.first(high) < end {
+            high += 1;
+        }
+        let is_beside = low == 0 && place.low == first || high == len && place.high == end;
+        if is_beside && place.neighbours == Neighbours::Unknown {
+            return Err(Edit::Beside);
+        }
+        let keeps_low = low < high && spans.first(low) < first;
+        let keeps_high = low < high && spans.end(high - 1) > end;
+        let touches_low = low > 0 && spans.end(low - 1) == first;
+        let touches_high = high < len && spans.first(high) == end;
+        Ok(Self {
+            slots: low..high,
+            kept: usize::from(keeps_low) + usize::from(keeps_high),
+            touched: usize::from(touches_low) + usize::from(touches_high),
+        })
+    }
+
+    /// Whether the leaf can hold what becomes of the run: at most `most` regions besides what is kept, and if all
+    /// becomes one with what is kept and with its neighbours, still enough.
+    fn fits(&self, leaf: &Leaf, place: &Place, most: usize) -> bool {
+        let around = leaf.regions.len() - self.slots.len();
+        around + self.kept + most <= LEAF_LEN && around + 1 >= place.least + self.touched
+    }
+}
+
+/// Changes what is in `range`.
 pub(super) fn update(
     leaf: &mut Leaf,
     place: &Place,
     range: PageRange,
     change: &mut impl FnMut(PageRange, &mut Region),
 ) -> Edit {
-    let part = match Part::find(leaf, place, range) {
-        Ok(part) => part,
+    let run = match Run::find(leaf, place, range) {
+        Ok(run) if run.slots.is_empty() => return Edit::Needless,
+        Ok(run) if run.fits(leaf, place, run.slots.len()) => run,
+        Ok(_) => return Edit::Declined,
+        // Only one region can be told what it becomes before its neighbours are looked at.
+        Err(Edit::Beside) if leaf.spans.rank_first(range.end_page()) != place.at + 1 => return Edit::Declined,
         Err(edit) => return edit,
     };
-    let mut new = leaf.regions[part.slot].clone();
-    change(page_range(part.first, part.end), &mut new);
-    part.become_region(leaf, new)
+    let (mut slot, mut left, mut gap) = (run.slots.start, range, None);
+    for _ in run.slots {
+        let part = Part::of(leaf, slot, left);
+        let end = part.end;
+        let mut new = leaf.regions[slot].clone();
+        change(page_range(part.first, end), &mut new);
+        gap = gap.max(part.become_region(leaf, new));
+        if end == range.end_page() {
+            break;
+        }
+        // The part may have joined the next region, which is still to be changed.
+        left = page_range(end, range.end_page());
+        slot = leaf.spans.rank_end(end);
+    }
+    gap.map_or(Edit::Needless, |before| Edit::Done { before, after: 0 })
 }
 
-/// Puts `new` in the place of what is in `range`, if that is one region that fills it. It is taken unless the
-/// change is declined.
+/// Puts `new` in the place of what is in `range`. It is taken unless the change is declined.
 pub(super) fn replace(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
-    match Part::find(leaf, place, range) {
-        Ok(part) if part.first == range.first_page() && part.end == range.end_page() => match new.take() {
-            Some(region) => part.become_region(leaf, region),
-            None => Edit::Needless,
-        },
-        Err(Edit::Beside) => Edit::Beside,
-        _ => Edit::Declined,
+    let run = match Run::find(leaf, place, range) {
+        Ok(run) if run.fits(leaf, place, 1) => run,
+        Ok(_) => return Edit::Declined,
+        Err(edit) => return edit,
+    };
+    if run.slots.is_empty() {
+        return insert(leaf, place, range, new);
+    }
+    let part = Part::of(leaf, run.slots.start, range);
+    if part.first == range.first_page() && part.end == range.end_page() {
+        let gap = new.take().and_then(|region| part.become_region(leaf, region));
+        return gap.map_or(Edit::Needless, |before| Edit::Done { before, after: 0 });
+    }
+    let emptied = remove(leaf, &Place { least: 0, ..*place }, range);
+    let place = Place { at: leaf.spans.rank_end(range.first_page()), neighbours: Neighbours::Differ, ..*place };
+    match (emptied, insert(leaf, &place, range, new)) {
+        (Edit::Done { before, .. }, Edit::Done { before: between, after }) => {
+            Edit::Done { before: before.max(between), after }
+        }
+        _ => unreachable!("there is a region to remove, and room for the new one"),
     }
 }

@@ -275,8 +275,7 @@ impl Vmmap {
         draft.finish(self)
     }
 
-    fn set_root(&mut self, root: Option<Child>, len: usize) {
-        self.len = len;
+    fn set_root(&mut self, root: Option<Child>) {
         (self.root, self.whole) = match root {
             Some(Child { summary, node }) => (Some(node), summary),
             None => (None, Self::NOTHING),

@@ -10,7 +10,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 
 use super::Entry;
-use super::classes::Classes;
+use super::classes::{Classes, SizeClass};
 use super::spans::{Span, Spans};
 use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
@@ -95,7 +95,7 @@ impl Leaf {
     }
 
     pub(super) fn summary(&self, guard: u64) -> Summary {
-        Summary { span: self.spans.whole(), gap: self.spans.max_gap(guard, u64::MAX) }
+        Summary { span: self.spans.whole(), gap: self.spans.max_gap(guard) }
     }
 
     /// Puts a region at `slot`, below what is there; there must be room.
@@ -164,27 +164,59 @@ impl Inner {
         self.spans.rank_end(page).min(self.children.len() - 1)
     }
 
-    /// Pages in the largest gap between two regions under this node.
-    pub(super) fn max_gap(&self, guard: u64) -> u64 {
-        let inside = self.gaps.iter().copied().max().unwrap_or(0);
-        self.spans.max_gap(guard, u64::MAX).max(inside)
+    /// Pages in the largest gap between two regions under this node; there is one of `least` pages.
+    fn max_gap(&self, guard: u64, least: u64) -> u64 {
+        let class = SizeClass::of(least);
+        let (mut top, mut largest) = (self.children.len(), least);
+        while let Some(slot) = self.classes.highest(class, top) {
+            largest = largest.max(self.gaps[slot]).max(self.spans.gap_below(slot, guard));
+            top = slot;
+        }
+        largest
     }
 
     pub(super) fn summary(&self, guard: u64) -> Summary {
-        Summary { span: self.spans.whole(), gap: self.max_gap(guard) }
+        Summary { span: self.spans.whole(), gap: self.max_gap(guard, 0) }
     }
 
-    /// Brings what is known of the child in `slot` up to date, and with it what is `known` of this node.
-    pub(super) fn note(&mut self, slot: usize, child: Summary, known: &mut Summary, guard: u64) {
+    /// Brings what is known of the child in `slot` up to date. Gives the largest gap there before and after.
+    pub(super) fn note(&mut self, slot: usize, child: Summary, guard: u64) -> (u64, u64) {
         let before = self.spans.gap_around(slot, guard).max(self.gaps[slot]);
         self.spans.set(slot, child.span);
         self.gaps[slot] = child.gap;
-        for at in slot..self.spans.len().min(slot + 2) {
-            self.classes.set(at, self.gaps[at].max(self.spans.gap_below(at, guard)));
+        self.classify(slot..slot + 1, guard);
+        (before, self.spans.gap_around(slot, guard).max(child.gap))
+    }
+
+    /// What is known of this node, if `known` was true before the gaps in one place went from `before` to `after`.
+    pub(super) fn renew(&self, known: u64, (before, after): (u64, u64), guard: u64) -> Summary {
+        let gap = renew(known, before, after).unwrap_or_else(|| self.max_gap(guard, after));
+        Summary { span: self.spans.whole(), gap }
+    }
+
+    /// Brings the size classes of `slots`, and of the slot above, whose gap begins there, up to date.
+    fn classify(&mut self, slots: Range<usize>, guard: u64) {
+        for slot in slots.start..self.spans.len().min(slots.end + 1) {
+            self.classes.set(slot, self.gaps[slot].max(self.spans.gap_below(slot, guard)));
         }
-        let after = self.spans.gap_around(slot, guard).max(child.gap);
-        known.span = self.spans.whole();
-        known.gap = renew(known.gap, before, after).unwrap_or_else(|| self.max_gap(guard));
+    }
+
+    /// Puts `list` in the place of the children in `at`; there must be room.
+    pub(super) fn splice(&mut self, at: Range<usize>, list: Vec<Child>, guard: u64) {
+        let (start, count) = (at.start, list.len());
+        let (len, after) = (self.children.len(), self.children.len() - at.len() + count);
+        self.gaps.copy_within(at.end..len, start + count);
+        self.gaps[after..].fill(0);
+        self.children.drain(at.clone());
+        self.spans.close(at);
+        self.spans.open(start, count);
+        for (slot, child) in (start..).zip(list) {
+            self.spans.set(slot, child.summary.span);
+            self.gaps[slot] = child.summary.gap;
+            self.children.insert(slot, child.node);
+        }
+        self.classes = Classes::EMPTY;
+        self.classify(0..after, guard);
     }
 
     /// Checks this node and what is under it; gives its height and the number of its regions.

@@ -87,16 +87,13 @@ impl<const N: usize> Spans<N> {
         self.gap_below(slot, guard).max(self.gap_below(slot + 1, guard))
     }
 
-    /// Pages in the largest gap between neighbouring slots; none has more than `most`.
-    pub(super) fn max_gap(&self, guard: u64, most: u64) -> u64 {
-        let mut largest = 0;
-        for slot in 1..self.len {
-            largest = largest.max(self.gap_below(slot, guard));
-            if largest == most {
-                break;
-            }
+    /// Pages in the largest gap between neighbouring slots.
+    pub(super) fn max_gap(&self, guard: u64) -> u64 {
+        if self.guarded == 0 {
+            let pairs = self.ends.iter().zip(&self.firsts[1..self.len]);
+            return pairs.map(|(end, first)| first - end).max().unwrap_or(0);
         }
-        largest
+        (1..self.len).map(|slot| self.gap_below(slot, guard)).max().unwrap_or(0)
     }
 
     /// Sets the bounds of `slot`.
