@@ -41,7 +41,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_as_a_page_array_when_deep(guard in 0u64..6, step in 1usize..3, steps in steps(Step::decode, 40)) {
