@@ -62,7 +62,8 @@ impl World {
         assert_eq!(self.map.is_free(range), inside.is_empty(), "{range}");
         let (mut low, mut high) = (Vec::new(), Vec::new());
         let mut entries = self.map.range(range);
-        for turn in 0.. {
+        // A map that gives regions for ever is wrong as well.
+        for turn in 0..=inside.len() {
             let from_back = turns >> (turn % 64) & 1 == 1;
             let Some(entry) = (if from_back { entries.next_back() } else { entries.next() }) else { break };
             if from_back { high.push(entry.range) } else { low.push(entry.range) }

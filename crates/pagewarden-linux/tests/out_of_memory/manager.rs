@@ -1,0 +1,144 @@
+//! A request that finds no memory for nodes of the map gives `ENOMEM` and has no effect.
+//!
+//! Planning and the platform allocate lists as well, and those are not prepared to fail. They are short here, so that
+//! only what is as large as a node is rationed.
+
+use crate::allocator::{Ration, largest_allocation, on_ration};
+use pagewarden::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
+use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::vmmap::Direction;
+use pagewarden::{
+    Errno, Limits, Op, PAGE_SIZE, PageCount, PageManagementProvider, PageManager, PageRange, Prot, Region, Resource,
+    ResourceLedger, VirtAddr, Vmmap,
+};
+
+/// Where the tests map things: every other page is mapped from here on.
+const BASE: u64 = 0x10_0000_0000;
+const REGIONS: u64 = 3000;
+const READ: u64 = 1;
+const RW: u64 = 3;
+
+/// A platform that agrees to everything and counts how often it was asked.
+#[derive(Default)]
+struct Agreeing {
+    runs: usize,
+}
+
+impl PageManagementProvider for Agreeing {
+    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+        self.runs += 1;
+        Ok(())
+    }
+}
+
+fn config(ledger: &ResourceLedger) -> SpaceConfig {
+    SpaceConfig {
+        layout: Layout {
+            task_end: VirtAddr::new(0x7fff_ffff_f000),
+            mmap_base: VirtAddr::new(0x7fff_0000_0000),
+            bottom_up_base: VirtAddr::new(0x2000_0000_0000),
+            direction: Direction::TopDown,
+            min_addr: VirtAddr::new(0x1_0000),
+            min_fixed_addr: VirtAddr::new(0x1_0000),
+        },
+        brk: Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 },
+        limits: ResourceLimits {
+            address_space: u64::MAX,
+            data: u64::MAX,
+            data_max: u64::MAX,
+            stack: 8 << 20,
+            locked: u64::MAX,
+        },
+        privileges: Privileges::empty(),
+        regions_max: 65_530,
+        features: Features::ALL,
+        policy: Policy::default(),
+        account: ledger.root().child(Limits::UNLIMITED),
+    }
+}
+
+fn at(page: u64) -> u64 {
+    BASE + page * PAGE_SIZE
+}
+
+fn mmap(addr: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
+    let flags = flags | MapFlags::PRIVATE | MapFlags::ANONYMOUS;
+    Request::Mmap(MmapRequest { addr, len: pages * PAGE_SIZE, prot, flags, source: MapSource::Anonymous, offset: 0 })
+}
+
+/// One of each kind that changes the map. Each of them succeeds when there is memory.
+fn requests() -> Vec<Request> {
+    let mremap = |page, new_len, flags, new_addr| {
+        Request::Mremap(MremapRequest { addr: at(page), old_len: PAGE_SIZE, new_len, flags, new_addr })
+    };
+    vec![
+        mmap(0, 1, READ, MapFlags::empty()),
+        mmap(at(1001), 1, RW, MapFlags::FIXED),
+        mmap(at(1201), 16, RW, MapFlags::FIXED),
+        Request::Munmap { addr: at(2200), len: PAGE_SIZE },
+        Request::Munmap { addr: at(2300), len: 16 * PAGE_SIZE },
+        Request::Mprotect { addr: at(2800), len: PAGE_SIZE, prot: RW },
+        mremap(3000, 2 * PAGE_SIZE, RemapFlags::empty(), 0),
+        mremap(3100, PAGE_SIZE, RemapFlags::MAY_MOVE | RemapFlags::FIXED, at(3301)),
+        mremap(3400, 3 * PAGE_SIZE, RemapFlags::MAY_MOVE, 0),
+        Request::Brk { addr: 0x20_0000 + 5 * PAGE_SIZE },
+        Request::Mlock { addr: at(3600), len: PAGE_SIZE, flags: 0 },
+        Request::Munlock { addr: at(3600), len: PAGE_SIZE },
+    ]
+}
+
+/// All that a request may change.
+#[derive(PartialEq, Debug)]
+struct Picture {
+    maps: String,
+    program_break: VirtAddr,
+    used: Vec<u64>,
+    runs: usize,
+}
+
+impl Picture {
+    fn of(manager: &PageManager<Agreeing>) -> Self {
+        manager.check_invariants();
+        Self {
+            maps: manager.maps_text(),
+            program_break: manager.program_break(),
+            used: Resource::ALL.iter().map(|&resource| manager.account().used(resource)).collect(),
+            runs: manager.provider().runs,
+        }
+    }
+}
+
+/// Nodes are at least so large; the lists of a plan are not.
+fn node_bytes() -> usize {
+    let mut map = Vmmap::new(PageCount::ZERO);
+    let range = PageRange::from_pages(1, PageCount::new(1)).unwrap();
+    // A leaf; an inner node is at least a third as large.
+    largest_allocation(|| map.insert(range, Region::anonymous(Prot::READ)).unwrap()) / 3
+}
+
+#[test]
+fn a_request_without_memory_for_nodes_fails_as_a_whole() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Agreeing::default());
+    for index in 0..REGIONS {
+        let range = PageRange::from_pages(BASE / PAGE_SIZE + 2 * index, PageCount::new(1)).unwrap();
+        manager.import(range, Region::anonymous(Prot::READ)).unwrap();
+    }
+    let least_bytes = node_bytes();
+    for request in requests() {
+        let before = Picture::of(&manager);
+        let granted = (0..1000).find(|&allocations| {
+            let ration = Ration { allocations, least_bytes };
+            let (result, refused) = on_ration(ration, || manager.call(&request));
+            let Err(refusal) = result else { return true };
+            assert_eq!(refusal.errno, Errno::NoMem, "{request:?}");
+            assert!(refused > 0, "{request:?} failed with memory for all that it asked for");
+            assert_eq!(Picture::of(&manager), before, "{request:?} failed and had an effect");
+            false
+        });
+        let granted = granted.unwrap_or_else(|| panic!("{request:?} never succeeds"));
+        println!("{request:?}: {granted} nodes at a time");
+        assert!(granted >= 2, "{request:?}: the plan copies a path of the map that is in force");
+        assert_ne!(Picture::of(&manager), before, "{request:?} has no effect at all");
+    }
+}
