@@ -200,6 +200,12 @@ mod tests {
     #[test]
     fn windows_hold_what_searches_found() {
         for replay in Replay::all().unwrap() {
+            for call in &replay.calls {
+                if let Edit::Fork { child } = call.edit {
+                    let (child, parent) = (&replay.windows[child], &replay.windows[call.process]);
+                    assert!(child.end >= parent.end, "{}: a child searches lower", replay.name);
+                }
+            }
             for pair in replay.calls.windows(2) {
                 let [search, fill] = pair else { unreachable!() };
                 if let (Edit::Search { wanted }, Edit::Replace { pages, .. }) = (&search.edit, &fill.edit) {
