@@ -45,7 +45,7 @@ proptest! {
 
     #[test]
     fn behaves_as_a_page_array_when_deep(guard in 0u64..6, step in 1usize..3, steps in steps(Step::decode, 40)) {
-        World::new(PageCount::new(guard), PageCount::new(1600)).filled(step).run(steps);
+        World::new(PageCount::new(guard), PageCount::new(4000)).filled(step).run(steps);
     }
 
     #[test]
@@ -53,7 +53,7 @@ proptest! {
         guard in 0u64..6,
         steps in steps(Step::decode_sweep, 12),
     ) {
-        World::new(PageCount::new(guard), PageCount::new(2400)).run(steps);
+        World::new(PageCount::new(guard), PageCount::new(4000)).run(steps);
     }
 }
 
@@ -85,9 +85,10 @@ fn nodes(map: &Vmmap) -> HashMap<*const u8, usize> {
 /// What each inner node spans, by height above the leaves.
 fn inner_bounds(map: &Vmmap) -> Vec<(usize, PageRange)> {
     fn visit(node: &Node, seen: &mut Vec<(usize, PageRange)>) {
-        let Slots::Inner { children, .. } = &node.slots else { return };
-        seen.push((node.height(), pages(node.spans.first(0), node.spans.end(node.len() - 1))));
-        children.iter().flatten().for_each(|child| visit(child, seen));
+        let Node::Inner(inner) = node else { return };
+        let whole = inner.spans.whole();
+        seen.push((node.height(), pages(whole.first, whole.end)));
+        inner.children.iter().for_each(|child| visit(child, seen));
     }
     let mut seen = Vec::new();
     map.root().iter().for_each(|root| visit(root, &mut seen));
@@ -96,20 +97,20 @@ fn inner_bounds(map: &Vmmap) -> Vec<(usize, PageRange)> {
 
 #[test]
 fn what_is_left_of_inner_nodes_finds_a_place() {
-    let map = comb(2600);
+    let map = comb(6000);
     let bounds = inner_bounds(&map);
     let inside = |&&(height, _): &&(usize, PageRange)| height + 1 == map.root().unwrap().height();
     let nodes: Vec<PageRange> = bounds.iter().filter(inside).map(|(_, bounds)| *bounds).collect();
     assert!(nodes.len() >= 3, "inner nodes below the root");
     for (index, low) in nodes.iter().enumerate() {
         for high in &nodes[index..] {
-            for (below, above) in (0..9).flat_map(|below| [(below, 0), (below, 3), (0, below)]) {
+            for (below, above) in (0..9).chain([100, 250, 350]).flat_map(|below| [(below, 0), (below, 3), (0, below)]) {
                 let mut map = map.clone();
                 // A region and the gap above it are two pages.
                 map.remove(pages(low.first_page() + 2 * below, high.end_page() - 2 * above)).unwrap();
                 map.check_invariants();
                 let removed = (high.end_page() - low.first_page()).div_ceil(2) - below - above;
-                assert_eq!(map.len() as u64, 2600 - removed);
+                assert_eq!(map.len() as u64, 6000 - removed);
             }
         }
     }
