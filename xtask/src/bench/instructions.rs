@@ -47,9 +47,9 @@ pub(crate) fn run() -> Result<()> {
 /// `cargo xtask bench instructions --record`.
 pub(crate) fn record() -> Result<()> {
     ensure!(missing(&["valgrind"]).is_none(), "valgrind is not installed");
-    let counts = count(&build()?)?;
+    let counts = count(&build(&["pagewarden-bench"])?)?;
     counts.iter().for_each(|(name, count)| println!("{count:>10.0}  {name}"));
-    let text = serde_json::to_string_pretty(&json!({"rustc": rustc()?, "instructions": counts}))?;
+    let text = serde_json::to_string_pretty(&json!({"with": conditions()?, "instructions": counts}))?;
     fs::write(root().join(RECORD), text + "\n").context(RECORD)?;
     println!("\nrecorded in {RECORD}");
     Ok(())
@@ -62,12 +62,12 @@ pub(crate) fn check() -> Result<Verdict> {
     }
     let text = fs::read_to_string(root().join(RECORD)).context(RECORD)?;
     let record: Value = serde_json::from_str(&text).context(RECORD)?;
-    let (recorded, here) = (record["rustc"].as_str().unwrap_or_default(), rustc()?);
+    let (recorded, here) = (record["with"].as_str().unwrap_or_default(), conditions()?);
     if recorded != here {
-        return Ok(Verdict::Skipped(format!("the counts are of {recorded}, and this is {here}")));
+        return Ok(Verdict::Skipped(format!("the counts were recorded with {recorded}, and this is {here}")));
     }
     let recorded: Counts = serde_json::from_value(record["instructions"].clone()).context(RECORD)?;
-    let counts = count(&build()?)?;
+    let counts = count(&build(&["pagewarden-bench"])?)?;
     println!("          {:>10} {:>10}   instructions a time", "recorded", "now");
     for (name, now) in &counts {
         let before = recorded.get(name).map_or("-".to_owned(), |count| format!("{count:.0}"));
@@ -104,9 +104,17 @@ fn change(recorded: f64, now: f64) -> Change {
     }
 }
 
-fn rustc() -> Result<String> {
-    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("--version").output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+/// What else than the code a count depends on: the compiler, and the C library, which copies memory as suits the
+/// processor.
+fn conditions() -> Result<String> {
+    let first_line = |program: &str| -> Result<String> {
+        let output = Command::new(program).arg("--version").output().with_context(|| format!("starting {program}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
+    };
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("an unknown processor", |(_, name)| name.trim());
+    Ok(format!("{}; {}; {model}", first_line("rustc")?, first_line("ldd")?))
 }
 
 /// One run under valgrind: a row, how many regions, how often.

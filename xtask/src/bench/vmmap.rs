@@ -8,20 +8,24 @@ use anyhow::{Context, Result, ensure};
 use crate::lab::cargo;
 use crate::{PassedOn, root};
 
-/// Builds the programs of the bench crate; where the one that measures is.
-pub(super) fn build() -> Result<PathBuf> {
+/// Builds programs of the bench crate; where the one that measures is.
+pub(super) fn build(programs: &[&str]) -> Result<PathBuf> {
     let status = cargo()
-        .args(["build", "--quiet", "--release", "--package", "pagewarden-bench"])
+        .args(["build", "--quiet", "--profile", "measured", "--package", "pagewarden-bench"])
+        .args(programs.iter().flat_map(|program| ["--bin", program]))
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "the bench crate does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/pagewarden-bench"))
+    Ok(target.join("measured/pagewarden-bench"))
 }
 
 /// `cargo xtask bench vmmap`.
 pub(crate) fn run(args: &PassedOn) -> Result<()> {
-    let status = Command::new(build()?).arg("vmmap").args(&args.options).status()?;
+    let status = Command::new(build(&["pagewarden-bench", "pagewarden-bench-bytes"])?)
+        .arg("vmmap")
+        .args(&args.options)
+        .status()?;
     ensure!(status.success(), "the bench ended with {status}");
     Ok(())
 }

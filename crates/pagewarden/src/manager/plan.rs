@@ -156,10 +156,10 @@ impl<'a> Draft<'a> {
 
     /// Gives `range` to `region` in the map; `Target::Replace` removes what is there.
     pub(super) fn place(&mut self, range: PageRange, region: Region, target: Target) -> Result<(), Errno> {
-        if target == Target::Replace {
-            self.next.remove(range)?;
+        match target {
+            Target::Replace => self.next.replace(range, region),
+            Target::Vacant => self.next.insert(range, region),
         }
-        self.next.insert(range, region)
     }
 
     /// Refuses to touch sealed regions (Linux) and those of the platform.

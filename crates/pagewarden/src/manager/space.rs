@@ -87,13 +87,25 @@ impl State {
 
     /// Removes whatever is in `range`.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
+        self.discount(range);
+        self.map.remove(range)
+    }
+
+    /// Puts a region in the place of whatever is in `range`.
+    pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
+        self.discount(range);
+        self.totals.add(Totals::of(&region, range.pages()));
+        self.map.replace(range, region)
+    }
+
+    /// Takes what is in `range` out of the sums.
+    fn discount(&mut self, range: PageRange) {
         let mut gone = Totals::default();
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
         }
         self.totals.sub(gone);
         self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
-        self.map.remove(range)
     }
 
     /// Changes the regions in `range`.
