@@ -1,6 +1,7 @@
 //! Changes to the tree that are more than the edit of one leaf: a run of regions is replaced by a list of pieces.
 //!
-//! The two paths to the ends of the run are joined anew, level by level, and everything between them is dropped:
+//! The leaves at the ends of the run are joined anew and everything between them is dropped; the same goes for the
+//! nodes above them, up to the one that has both, which takes what came of it in their place:
 //!
 //! ```text
 //! [ a  b  c  d ]              a, then what is left of b and d, then nothing
@@ -8,8 +9,8 @@
 //!    [x y] [z w]   run = y..z   ->   [ x  pieces  w ], cut into as many leaves as it needs
 //! ```
 //!
-//! The old nodes are left as they are until the new root stands, so running out of memory on the way changes
-//! nothing. A node left with too few slots is united with a neighbour as soon as it has one.
+//! That node is changed when all that it needs is there, and the nodes below it never, so running out of memory on the
+//! way changes nothing. A node left with too few slots is united with a neighbour as soon as it has one.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -114,7 +115,7 @@ impl Draft {
         let low = inner.route(self.lo);
         let high = inner.spans.rank_first(self.hi).saturating_sub(1).max(low);
         let list = if high > low {
-            self.rejoin(&inner.children[low], Some(&inner.children[high]), guard)?
+            self.rejoin(&inner.children[low], &inner.children[high], guard)?
         } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEN / 4, guard)? {
             list
         } else {
@@ -135,23 +136,31 @@ impl Draft {
         inners(all, guard).map(Some)
     }
 
-    /// Joins what `left` has below the run, the pieces, and what `right` has above it. `left` and `right` are
-    /// nodes of one height, the run starting in the first and ending in the second; `None` if both are one.
+    /// Joins what `left` has below the run, the pieces, and what `right` has above it. Both are nodes of one height,
+    /// the run starting in the first and ending in the second.
     ///
     /// Gives nodes of the same height. All have enough slots, or there is but one.
-    fn rejoin(&mut self, left: &Node, right: Option<&Node>, guard: u64) -> Result<Vec<Child>, Errno> {
-        match (left, right.unwrap_or(left)) {
-            (Node::Leaf(left), Node::Leaf(right)) => self.rejoin_leaves(left, right, guard),
-            (Node::Inner(left), Node::Inner(upper)) => {
-                let high = upper.spans.rank_first(self.hi).saturating_sub(1);
-                let ends =
-                    if right.is_some() { Some(high) } else { Some(high).filter(|&high| high > left.route(self.lo)) };
-                self.rejoin_inner(left, (upper, ends), guard)
-            }
+    fn rejoin(&mut self, left: &Node, right: &Node, guard: u64) -> Result<Vec<Child>, Errno> {
+        let (left, right) = match (left, right) {
+            (Node::Leaf(left), Node::Leaf(right)) => return self.rejoin_leaves(left, right, guard),
+            (Node::Inner(left), Node::Inner(right)) => (left, right),
             _ => unreachable!("both are of one height"),
+        };
+        let low = left.route(self.lo);
+        let high = right.spans.rank_first(self.hi).saturating_sub(1);
+        let joined = self.rejoin(&left.children[low], &right.children[high], guard)?;
+        let may_lack = joined.len() == 1;
+        let tail = right.children(high + 1..right.children.len());
+        let mut list = gather(left.children(0..low), joined.len() + tail.len())?;
+        list.extend(joined);
+        list.extend(tail);
+        if may_lack {
+            mend(&mut list, low, guard)?;
         }
+        inners(list, guard)
     }
 
+    /// [`Self::rejoin`] of two leaves, or of one that the run both starts and ends in.
     fn rejoin_leaves(&mut self, left: &Leaf, right: &Leaf, guard: u64) -> Result<Vec<Child>, Errno> {
         let (below, above) = (left.spans.rank_end(self.lo), right.spans.rank_first(self.hi));
         let tail = right.pieces(above..right.regions.len());
@@ -160,26 +169,6 @@ impl Draft {
         let edited = entries.len();
         entries.extend(tail);
         leaves(entries, edited, guard)
-    }
-
-    /// `high` is the child of `upper` where the run ends, if that is not the child of `left` where it starts.
-    fn rejoin_inner(
-        &mut self,
-        left: &Inner,
-        (upper, high): (&Inner, Option<usize>),
-        guard: u64,
-    ) -> Result<Vec<Child>, Errno> {
-        let low = left.route(self.lo);
-        let joined = self.rejoin(&left.children[low], high.map(|high| &upper.children[high]), guard)?;
-        let may_lack = joined.len() == 1;
-        let tail = upper.children(high.unwrap_or(low) + 1..upper.children.len());
-        let mut list = gather(left.children(0..low), joined.len() + tail.len())?;
-        list.extend(joined);
-        list.extend(tail);
-        if may_lack {
-            mend(&mut list, low, guard)?;
-        }
-        inners(list, guard)
     }
 }
 
