@@ -1,7 +1,7 @@
 //! Instructions that the map of regions takes, counted by valgrind: a gate that no noise of the machine moves.
 //!
-//! A row's count is what a run that does it some hundred times takes above a run that does it not once; filling
-//! the map is in both. `bench/instructions.json` holds what the counts were when they were last recorded.
+//! A row's count is what a run that does it some hundred times more takes above one that does it less often. Filling the
+//! map is in both, and so is what the length of the arguments moves: they only differ in a digit. `bench/instructions.json` holds what the counts were when they were last recorded.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::step::Verdict;
 
 /// Numbers of regions.
 const SIZES: [u64; 2] = [1_000, 65_000];
-/// How often a row is done.
+/// How often a row is done in the shorter run; in the longer it is twice that, with as many digits.
 const TIMES: u64 = 400;
 /// A count may be this part away from the recorded one.
 const TOLERANCE: f64 = 0.05;
@@ -124,9 +124,9 @@ type Job = (String, u64, u64);
 fn count(program: &Path) -> Result<Counts> {
     let rows = Command::new(program).args(["instructions", "--list"]).output()?;
     let rows: Vec<String> = String::from_utf8(rows.stdout)?.lines().map(str::to_owned).collect();
-    let first = rows.first().context("the bench has no rows")?;
-    let mut jobs: Vec<Job> = SIZES.iter().map(|&size| (first.clone(), size, 0)).collect();
-    jobs.extend(SIZES.iter().flat_map(|&size| rows.iter().map(move |row| (row.clone(), size, TIMES))));
+    ensure!(!rows.is_empty(), "the bench has no rows");
+    let both = |row: &String, size| [TIMES, 2 * TIMES].map(|times| (row.clone(), size, times));
+    let jobs: Vec<Job> = SIZES.iter().flat_map(|&size| rows.iter().flat_map(move |row| both(row, size))).collect();
     let queue = Mutex::new(jobs.into_iter());
     let next = || queue.lock().ok()?.next();
     let worker = || {
@@ -147,10 +147,10 @@ fn count(program: &Path) -> Result<Counts> {
         }
         Ok(())
     })?;
-    let base = |size| totals.get(&(first.clone(), size, 0)).copied().context("no run without a row");
     let mut counts = Counts::new();
-    for ((row, size, times), &total) in totals.iter().filter(|((_, _, times), _)| *times > 0) {
-        let above = total.checked_sub(base(*size)?).context("a row took less than nothing")?;
+    for ((row, size, times), &shorter) in totals.iter().filter(|((_, _, times), _)| *times == TIMES) {
+        let longer = totals.get(&(row.clone(), *size, 2 * times)).context("a run without its longer one")?;
+        let above = longer.checked_sub(shorter).context("a row took less than nothing")?;
         let count = above as f64 / *times as f64;
         counts.insert(format!("{row}, {size} regions"), (count * 10.0).round() / 10.0);
     }
