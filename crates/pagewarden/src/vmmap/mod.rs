@@ -89,7 +89,21 @@ pub struct GapRequest {
     pub align_pages: u64,
 }
 
-/// A map from pages to regions.
+/// A map from pages to regions. A clone is a snapshot, and costs as little as a pointer.
+///
+/// ```
+/// use pagewarden::{Errno, PageCount, PageRange, Prot, Region, Vmmap};
+///
+/// let pages = |first, count| PageRange::from_pages(first, PageCount::new(count)).unwrap();
+/// let mut map = Vmmap::new(PageCount::ZERO);
+/// map.insert(pages(0x10, 4), Region::anonymous(Prot::READ | Prot::WRITE))?;
+/// let snapshot = map.clone();
+/// map.update(pages(0x11, 1), |_, region| region.prot = Prot::READ)?;
+/// assert_eq!((snapshot.len(), map.len()), (1, 3));
+/// let changes = snapshot.diff(&map);
+/// assert_eq!(changes[0].range, pages(0x11, 1));
+/// # Ok::<(), Errno>(())
+/// ```
 #[derive(Clone)]
 pub struct Vmmap {
     /// `None` when nothing is mapped.
