@@ -47,6 +47,11 @@ fn apart(index: u64) -> (Range<u64>, Region) {
     (first..first + 2, if index.is_multiple_of(3) { stack() } else { plain(index) })
 }
 
+/// Equal regions that all grow down, with gaps of two pages: what fills a gap joins both neighbours.
+fn alike(index: u64) -> (Range<u64>, Region) {
+    (4 * index + 3..4 * index + 5, stack())
+}
+
 /// A map whose leaves have these sizes and whose inner nodes have `fanout` children.
 fn shaped(guard: u64, sizes: &[usize], fanout: usize, pieces: &mut dyn Iterator<Item = Piece>) -> Vmmap {
     let mut pieces = pieces;
@@ -157,6 +162,7 @@ impl Shape {
             Action::Insert(plain(1)),
             Action::Stripe,
             Action::Replace(stack()),
+            Action::Insert(stack()),
             Action::Protect(Prot::WRITE),
         ];
         for (index, action) in actions.iter().enumerate() {
@@ -191,7 +197,7 @@ fn edits_at_the_borders_of_leaves() {
     const LEAF: usize = LEAF_LEN;
     for (turn, sizes) in [[LEAF_MIN, LEAF_MIN], [LEAF_MIN, LEAF], [LEAF, LEAF_MIN + 1], [LEAF, LEAF]].iter().enumerate()
     {
-        for fill in [touching, apart] {
+        for fill in [touching, apart, alike] {
             let mut shape = Shape::new(sizes, INNER_LEN, fill, if turn % 2 == 0 { TOP } else { 0 });
             shape.edit_at(shape.borders[0]);
             shape.edit_at(3);
@@ -201,9 +207,21 @@ fn edits_at_the_borders_of_leaves() {
 }
 
 #[test]
+fn an_update_that_changes_only_some_regions() {
+    for sizes in [[LEAF_MIN; 2], [LEAF_LEN; 2]] {
+        let shape = Shape::new(&sizes, INNER_LEN, apart, 0);
+        for first in 0..shape.array.size() - 14 {
+            let mut map = shape.map.clone();
+            map.update(pages(first, first + 14), |_, region| region.flags.remove(RegionFlags::GROWS_DOWN)).unwrap();
+            map.check_invariants();
+        }
+    }
+}
+
+#[test]
 fn edits_over_whole_leaves() {
     for sizes in [[LEAF_MIN; 4], [LEAF_LEN; 4], [LEAF_MIN, LEAF_LEN, LEAF_MIN, LEAF_LEN - 1]] {
-        for fill in [touching, apart] {
+        for fill in [touching, apart, alike] {
             let mut shape = Shape::new(&sizes, INNER_LEN, fill, TOP);
             let [first, second, third] = shape.borders[..] else { unreachable!("four leaves") };
             for (low, high) in [(first, second), (second, third), (first, third)] {

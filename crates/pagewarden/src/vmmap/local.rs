@@ -413,11 +413,10 @@ pub(super) fn replace(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mu
         return gap.map_or(Edit::Needless, |before| Edit::Done { before, after: 0 });
     }
     let emptied = remove(leaf, &Place { least: 0, ..*place }, range);
-    let place = Place { at: leaf.spans.rank_end(range.first_page()), neighbours: Neighbours::Differ, ..*place };
+    let place = Place { at: leaf.spans.rank_end(range.first_page()), ..*place };
     match (emptied, insert(leaf, &place, range, new)) {
-        (Edit::Done { before, .. }, Edit::Done { before: between, after }) => {
-            Edit::Done { before: before.max(between), after }
-        }
+        // The gap in between was not there before.
+        (Edit::Done { before, .. }, Edit::Done { after, .. }) => Edit::Done { before, after },
         _ => unreachable!("there is a region to remove, and room for the new one"),
     }
 }
