@@ -114,7 +114,7 @@ impl Draft {
         let low = inner.route(self.lo);
         let high = inner.spans.rank_first(self.hi).saturating_sub(1).max(low);
         let list = if high > low {
-            self.rejoin(&inner.children[low], Some(&inner.children[high]), guard)?
+            self.rejoin(&inner.children[low], &inner.children[high], guard)?
         } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEN / 4, guard)? {
             list
         } else {
@@ -135,21 +135,27 @@ impl Draft {
         inners(all, guard).map(Some)
     }
 
-    /// Joins what `left` has below the run, the pieces, and what `right` has above it. `left` and `right` are
-    /// nodes of one height, the run starting in the first and ending in the second; `None` if both are one.
+    /// Joins what `left` has below the run, the pieces, and what `right` has above it. They are two nodes of one
+    /// height, the run starting in the first and ending in the second.
     ///
     /// Gives nodes of the same height. All have enough slots, or there is but one.
-    fn rejoin(&mut self, left: &Node, right: Option<&Node>, guard: u64) -> Result<Vec<Child>, Errno> {
-        match (left, right.unwrap_or(left)) {
-            (Node::Leaf(left), Node::Leaf(right)) => self.rejoin_leaves(left, right, guard),
-            (Node::Inner(left), Node::Inner(upper)) => {
-                let high = upper.spans.rank_first(self.hi).saturating_sub(1);
-                let ends =
-                    if right.is_some() { Some(high) } else { Some(high).filter(|&high| high > left.route(self.lo)) };
-                self.rejoin_inner(left, (upper, ends), guard)
-            }
+    fn rejoin(&mut self, left: &Node, right: &Node, guard: u64) -> Result<Vec<Child>, Errno> {
+        let (left, right) = match (left, right) {
+            (Node::Leaf(left), Node::Leaf(right)) => return self.rejoin_leaves(left, right, guard),
+            (Node::Inner(left), Node::Inner(right)) => (left, right),
             _ => unreachable!("both are of one height"),
+        };
+        let (low, high) = (left.route(self.lo), right.spans.rank_first(self.hi).saturating_sub(1));
+        let joined = self.rejoin(&left.children[low], &right.children[high], guard)?;
+        let may_lack = joined.len() == 1;
+        let tail = right.children(high + 1..right.children.len());
+        let mut list = gather(left.children(0..low), joined.len() + tail.len())?;
+        list.extend(joined);
+        list.extend(tail);
+        if may_lack {
+            mend(&mut list, low, guard)?;
         }
+        inners(list, guard)
     }
 
     fn rejoin_leaves(&mut self, left: &Leaf, right: &Leaf, guard: u64) -> Result<Vec<Child>, Errno> {
@@ -160,26 +166,6 @@ impl Draft {
         let edited = entries.len();
         entries.extend(tail);
         leaves(entries, edited, guard)
-    }
-
-    /// `high` is the child of `upper` where the run ends, if that is not the child of `left` where it starts.
-    fn rejoin_inner(
-        &mut self,
-        left: &Inner,
-        (upper, high): (&Inner, Option<usize>),
-        guard: u64,
-    ) -> Result<Vec<Child>, Errno> {
-        let low = left.route(self.lo);
-        let joined = self.rejoin(&left.children[low], high.map(|high| &upper.children[high]), guard)?;
-        let may_lack = joined.len() == 1;
-        let tail = upper.children(high.unwrap_or(low) + 1..upper.children.len());
-        let mut list = gather(left.children(0..low), joined.len() + tail.len())?;
-        list.extend(joined);
-        list.extend(tail);
-        if may_lack {
-            mend(&mut list, low, guard)?;
-        }
-        inners(list, guard)
     }
 }
 
