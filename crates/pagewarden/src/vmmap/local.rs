@@ -181,7 +181,8 @@ pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut
     let (at, len) = (place.at, regions.len());
     let next = if at < len { spans.first(at) } else { place.high };
     assert!(end <= next, "insert over a mapped page");
-    if place.neighbours == Neighbours::Unknown && (at == 0 && place.low == first || at == len && place.high == end) {
+    // Free pages above a leaf belong to the next one: only the last leaf of all has them behind its regions.
+    if place.neighbours == Neighbours::Unknown && at == 0 && place.low == first {
         return Edit::Beside;
     }
     let is_new = |slot: usize| Some(&regions[slot]) == new.as_ref();
