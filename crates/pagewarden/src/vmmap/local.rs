@@ -181,7 +181,8 @@ pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut
     let (at, len) = (place.at, regions.len());
     let next = if at < len { spans.first(at) } else { place.high };
     assert!(end <= next, "insert over a mapped page");
-    if place.neighbours == Neighbours::Unknown && (at == 0 && place.low == first || at == len && place.high == end) {
+    // Free pages above a leaf belong to the next one: only the last leaf of all has them behind its regions.
+    if place.neighbours == Neighbours::Unknown && at == 0 && place.low == first {
         return Edit::Beside;
     }
     let is_new = |slot: usize| Some(&regions[slot]) == new.as_ref();
@@ -413,11 +414,10 @@ pub(super) fn replace(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mu
         return gap.map_or(Edit::Needless, |before| Edit::Done { before, after: 0 });
     }
     let emptied = remove(leaf, &Place { least: 0, ..*place }, range);
-    let place = Place { at: leaf.spans.rank_end(range.first_page()), neighbours: Neighbours::Differ, ..*place };
+    let place = Place { at: leaf.spans.rank_end(range.first_page()), ..*place };
     match (emptied, insert(leaf, &place, range, new)) {
-        (Edit::Done { before, .. }, Edit::Done { before: between, after }) => {
-            Edit::Done { before: before.max(between), after }
-        }
+        // The gap in between was not there before.
+        (Edit::Done { before, .. }, Edit::Done { after, .. }) => Edit::Done { before, after },
         _ => unreachable!("there is a region to remove, and room for the new one"),
     }
 }

@@ -30,6 +30,8 @@
 //! the same amount is asked of the allocator in a way that may fail, and given back: only if another thread takes it
 //! in between does the global allocation error handler have the last word.
 
+#[cfg(test)]
+mod borders;
 mod classes;
 mod diff;
 mod edit;
@@ -305,14 +307,16 @@ impl Vmmap {
         assert_eq!(self.len, count, "number of regions");
         let whole = self.root().map_or(Self::NOTHING, |root| root.summary(self.guard.get()));
         assert_eq!(self.whole, whole, "summary of the root");
-        let mut entries = self.iter();
-        let Some(mut low) = entries.next() else { return };
-        for high in entries {
+        let (mut walked, mut below) = (0, None::<Entry<'_>>);
+        // An iterator that never ends must fail as well.
+        for high in self.iter().take(self.len + 1) {
+            walked += 1;
+            let Some(low) = below.replace(high) else { continue };
             assert!(low.range.end_page() <= high.range.first_page(), "{} overlaps {}", low.range, high.range);
             let touch = low.range.end_page() == high.range.first_page();
             assert!(!touch || low.region != high.region, "{} and {} are equal and not merged", low.range, high.range);
-            low = high;
         }
+        assert_eq!(walked, self.len, "regions that the iterator gives");
     }
 }
 
