@@ -169,6 +169,7 @@ impl Inner {
         let class = SizeClass::of(least);
         let (mut top, mut largest) = (self.children.len(), least);
         while let Some(slot) = self.classes.highest(class, top) {
+            debug_assert!(slot < top, "the search goes down");
             largest = largest.max(self.gaps[slot]).max(self.spans.gap_below(slot, guard));
             top = slot;
         }
