@@ -11,13 +11,13 @@ use crate::{PassedOn, root};
 /// Builds programs of the bench crate; where the one that measures is.
 pub(super) fn build(programs: &[&str]) -> Result<PathBuf> {
     let status = cargo()
-        .args(["build", "--quiet", "--profile", "measured", "--package", "pagewarden-bench"])
+        .args(["build", "--quiet", "--release", "--package", "pagewarden-bench"])
         .args(programs.iter().flat_map(|program| ["--bin", program]))
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "the bench crate does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("measured/pagewarden-bench"))
+    Ok(target.join("release/pagewarden-bench"))
 }
 
 /// `cargo xtask bench vmmap`.

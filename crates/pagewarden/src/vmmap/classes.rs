@@ -20,6 +20,7 @@ impl Classes {
     }
 
     /// The highest slot below `top` where there may be a gap of class `wanted` or higher.
+    #[inline]
     pub(super) fn highest(&self, wanted: SizeClass, top: usize) -> Option<usize> {
         let last = top.checked_sub(1)?;
         // Small gaps are everywhere: then the rest of the way does not wait for the search.
@@ -41,6 +42,7 @@ impl Classes {
     }
 
     /// The lowest slot from `bottom` on where there may be a gap of class `wanted` or higher.
+    #[inline]
     pub(super) fn lowest(&self, wanted: SizeClass, bottom: usize) -> Option<usize> {
         if *self.0.get(bottom)? >= wanted.0 {
             return Some(bottom);
@@ -57,6 +59,7 @@ impl Classes {
     }
 
     /// The high bit of each byte of a word whose class is `wanted` or higher.
+    #[inline]
     fn at_least(&self, word: usize, wanted: SizeClass) -> u64 {
         const LOW: u64 = 0x0101_0101_0101_0101;
         const HIGH: u64 = LOW << 7;

@@ -29,23 +29,27 @@ struct Search {
 
 impl Search {
     /// The part of `low..end` in the window, if it is large enough.
+    #[inline]
     fn fit(&self, low: u64, end: u64) -> Option<Gap> {
         let (low, end) = (low.max(self.window.low), end.min(self.window.end));
         (end > low && end - low >= self.needed).then_some(Gap { low, end })
     }
 
     /// The part of the gap between `slot` and the slot below it.
+    #[inline]
     fn fit_below<const N: usize>(&self, spans: &Spans<N>, slot: usize) -> Option<Gap> {
         if slot == 0 { None } else { self.fit(spans.end(slot - 1), floor(&spans.span(slot), self.guard)) }
     }
 
     /// The slot above all that matter: the first that starts behind the window still has a gap below it.
+    #[inline]
     fn top<const N: usize>(&self, spans: &Spans<N>) -> usize {
         let last = spans.len() - 1;
         if spans.first(last) < self.window.end { last + 1 } else { spans.rank_first(self.window.end) + 1 }
     }
 
     /// The first slot that ends inside the window or behind it.
+    #[inline]
     fn bottom<const N: usize>(&self, spans: &Spans<N>) -> usize {
         if spans.end(0) > self.window.low { 0 } else { spans.rank_end(self.window.low) }
     }
@@ -56,6 +60,7 @@ impl Search {
     }
 
     /// The first gap from one end that fits between two regions under `root`.
+    #[inline]
     fn inside(&self, root: &Node, direction: Direction) -> Option<Gap> {
         match direction {
             Direction::BottomUp => self.lowest(root),
@@ -64,6 +69,7 @@ impl Search {
     }
 
     /// The highest gap that fits between two regions under `node`.
+    #[inline]
     fn highest(&self, mut node: &Node) -> Option<Gap> {
         loop {
             let inner = match node {
@@ -99,6 +105,7 @@ impl Search {
     }
 
     /// The lowest gap that fits between two regions under `node`.
+    #[inline]
     fn lowest(&self, mut node: &Node) -> Option<Gap> {
         loop {
             let inner = match node {
@@ -137,6 +144,7 @@ impl Search {
 impl Vmmap {
     /// The first gap that fits `request`, by Linux's rules (`mm/vma.c:unmapped_area` and
     /// `unmapped_area_topdown`): the guard below a region that grows down is not part of a gap.
+    #[inline]
     pub fn find_gap(&self, request: &GapRequest) -> Option<PageRange> {
         let mask = request.align_pages.saturating_sub(1);
         let pages = request.pages.get();
@@ -159,6 +167,7 @@ impl Vmmap {
         PageRange::from_pages(first, request.pages)
     }
 
+    #[inline]
     fn first_gap(&self, search: &Search, direction: Direction) -> Option<Gap> {
         let Some(root) = self.root() else { return search.fit(0, u64::MAX) };
         let whole = &self.whole.span;

@@ -27,6 +27,7 @@ impl<'a> Iter<'a> {
 impl<'a> Iterator for Iter<'a> {
     type Item = Entry<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Entry<'a>> {
         let (leaf, slot) = match self.front {
             Some((leaf, slot)) if slot < leaf.regions.len() => (leaf, slot),
@@ -42,6 +43,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl<'a> DoubleEndedIterator for Iter<'a> {
+    #[inline]
     fn next_back(&mut self) -> Option<Entry<'a>> {
         let (leaf, slot) = match self.back {
             Some((leaf, slot)) if slot > 0 => (leaf, slot - 1),

@@ -70,6 +70,7 @@ impl Place {
     }
 
     /// From the place of a node to that of its child in `slot`.
+    #[inline]
     fn enter(&mut self, spans: &Spans<INNER_LEN>, slot: usize) {
         if slot > 0 {
             self.low = spans.end(slot - 1);
@@ -116,6 +117,7 @@ pub(super) struct Tree<'a> {
 }
 
 /// Edits the leaf that the pages from `page` on belong to.
+#[inline]
 pub(super) fn edit_leaf(
     Tree { root, known, path, guard }: Tree<'_>,
     page: u64,
@@ -156,6 +158,7 @@ pub(super) fn edit_leaf(
 
 /// Brings what the nodes on `path`, none of them shared, know of their children up to date, from the lowest on:
 /// `newest` is what is true of the leaf. `known` is what is known of `node`.
+#[inline]
 fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mut Summary, u64)) {
     let (Node::Inner(inner), Some((&slot, path))) = (node, path.split_first()) else {
         *known = newest;
@@ -175,6 +178,7 @@ fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mu
 ///
 /// # Panics
 /// If a page is not free.
+#[inline]
 pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
     let (first, end) = (range.first_page(), range.end_page());
     let Leaf { spans, regions } = &mut *leaf;
@@ -206,6 +210,7 @@ pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut
 }
 
 /// Empties `range`.
+#[inline]
 pub(super) fn remove(leaf: &mut Leaf, place: &Place, range: PageRange) -> Edit {
     let (first, end) = (range.first_page(), range.end_page());
     let spans = &mut leaf.spans;
@@ -309,12 +314,10 @@ impl Part {
             (false, true) => leaf.close(slot..next + usize::from(joins_low && joins_high)),
             (false, false) => leaf.replace(slot, new),
             (true, false) if !keeps_low => leaf.insert(slot, span, new),
+            (true, false) if !keeps_high => leaf.insert(next, span, new),
             (true, false) => {
-                if keeps_high {
-                    let kept = regions[slot].clone();
-                    leaf.insert(next, high, kept);
-                }
-                leaf.insert(next, span, new);
+                let kept = regions[slot].clone();
+                leaf.insert_both(next, (span, new), (high, kept));
             }
         }
         Some(before)
@@ -360,6 +363,7 @@ impl Run {
 
     /// Whether the leaf can hold what becomes of the run: at most `most` regions besides what is kept, and if all
     /// becomes one with what is kept and with its neighbours, still enough.
+    #[inline]
     fn fits(&self, leaf: &Leaf, place: &Place, most: usize) -> bool {
         let around = leaf.regions.len() - self.slots.len();
         around + self.kept + most <= LEAF_LEN && around + 1 >= place.least + self.touched
@@ -367,6 +371,7 @@ impl Run {
 }
 
 /// Changes what is in `range`.
+#[inline]
 pub(super) fn update(
     leaf: &mut Leaf,
     place: &Place,
@@ -399,6 +404,7 @@ pub(super) fn update(
 }
 
 /// Puts `new` in the place of what is in `range`. It is taken unless the change is declined.
+#[inline]
 pub(super) fn replace(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
     let run = match Run::find(leaf, place, range) {
         Ok(run) if run.fits(leaf, place, 1) => run,

@@ -23,6 +23,9 @@
 //! (`local`). Where leaves split, unite or are passed over, the nodes around the change are built anew and the old
 //! ones left alone until the new root stands (`edit`).
 //!
+//! What is on the way of a look-up, an edit or a search is marked to be inlined into other crates, as generic maps are
+//! anyway.
+//!
 //! Invariants, all recomputed by [`Vmmap::check_invariants`]: leaves are equally deep; every node but the root
 //! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing.
 //!
@@ -142,23 +145,25 @@ impl Vmmap {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
-
     fn root(&self) -> Option<&Node> {
         self.root.as_ref()
     }
 
     /// The region that holds `address`.
+    #[inline]
     pub fn get(&self, address: VirtAddr) -> Option<Entry<'_>> {
         self.at_or_after(address).filter(|entry| entry.range.contains(address))
     }
 
     /// The region that holds `address`, or else the first above it (Linux: `find_vma`).
+    #[inline]
     pub fn at_or_after(&self, address: VirtAddr) -> Option<Entry<'_>> {
         let (leaf, slot) = self.root()?.seek(address.page_number())?;
         Some(leaf.entry(slot))
     }
 
     /// The last region that ends at or below `address`.
+    #[inline]
     pub fn before(&self, address: VirtAddr) -> Option<Entry<'_>> {
         let below = |page| self.root()?.seek_below(page).map(|(leaf, slot)| leaf.entry(slot));
         let entry = below(address.page_number())?;
@@ -171,6 +176,7 @@ impl Vmmap {
     }
 
     /// The regions that share a page with `range`, lowest first, with their whole bounds.
+    #[inline]
     pub fn range(&self, range: PageRange) -> impl DoubleEndedIterator<Item = Entry<'_>> {
         Iter::new(self.root(), range.first_page(), range.end_page())
     }
@@ -187,6 +193,7 @@ impl Vmmap {
     ///
     /// # Panics
     /// If a page of `range` is mapped: callers look first, or call [`Self::replace`].
+    #[inline]
     pub fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.put(range, region, local::insert)
     }
@@ -195,6 +202,7 @@ impl Vmmap {
     ///
     /// # Errors
     /// As for [`Self::insert`].
+    #[inline]
     pub fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
         match self.edit_leaf(range, Neighbours::Unknown, |leaf, place| local::remove(leaf, place, range))? {
             Outcome::Done => Ok(()),
@@ -206,6 +214,7 @@ impl Vmmap {
     ///
     /// # Errors
     /// As for [`Self::insert`].
+    #[inline]
     pub fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.put(range, region, local::replace)
     }
@@ -215,6 +224,7 @@ impl Vmmap {
     ///
     /// # Errors
     /// As for [`Self::insert`].
+    #[inline]
     pub fn update(&mut self, range: PageRange, mut change: impl FnMut(PageRange, &mut Region)) -> Result<(), Errno> {
         let edit = |leaf: &mut Leaf, place: &Place| local::update(leaf, place, range, &mut change);
         match self.edit_leaf(range, Neighbours::Unknown, edit)? {
@@ -239,6 +249,7 @@ impl Vmmap {
     }
 
     /// Puts `region` into `range` by `edit`, or else whatever it takes.
+    #[inline]
     fn put(
         &mut self,
         range: PageRange,
@@ -262,6 +273,7 @@ impl Vmmap {
     }
 
     /// Lets `edit` change the leaf that `range` belongs to.
+    #[inline]
     fn edit_leaf(
         &mut self,
         range: PageRange,

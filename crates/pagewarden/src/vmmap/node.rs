@@ -81,7 +81,7 @@ impl Leaf {
         let regions = pieces.take(len).enumerate().map(place).collect();
         Self { spans, regions }
     }
-
+    #[inline]
     pub(super) fn entry(&self, slot: usize) -> Entry<'_> {
         Entry { range: page_range(self.spans.first(slot), self.spans.end(slot)), region: &self.regions[slot] }
     }
@@ -104,6 +104,16 @@ impl Leaf {
         self.regions.insert(slot, region);
         self.spans.open(slot, 1);
         self.spans.set(slot, span);
+    }
+
+    /// [`Self::insert`] of two regions that follow each other.
+    #[inline]
+    pub(super) fn insert_both(&mut self, slot: usize, low: (Span, Region), high: (Span, Region)) {
+        self.regions.insert(slot, high.1);
+        self.regions.insert(slot, low.1);
+        self.spans.open(slot, 2);
+        self.spans.set(slot, low.0);
+        self.spans.set(slot + 1, high.0);
     }
 
     /// Puts `region` in the place of that at `slot`.
@@ -165,6 +175,7 @@ impl Inner {
     }
 
     /// Pages in the largest gap between two regions under this node; there is one of `least` pages.
+    #[inline]
     fn max_gap(&self, guard: u64, least: u64) -> u64 {
         let class = SizeClass::of(least);
         let (mut top, mut largest) = (self.children.len(), least);
@@ -181,6 +192,7 @@ impl Inner {
     }
 
     /// Brings what is known of the child in `slot` up to date. Gives the largest gap there before and after.
+    #[inline]
     pub(super) fn note(&mut self, slot: usize, child: Summary, guard: u64) -> (u64, u64) {
         let before = self.spans.gap_around(slot, guard).max(self.gaps[slot]);
         self.spans.set(slot, child.span);
@@ -190,12 +202,14 @@ impl Inner {
     }
 
     /// What is known of this node, if `known` was true before the gaps in one place went from `before` to `after`.
+    #[inline]
     pub(super) fn renew(&self, known: u64, (before, after): (u64, u64), guard: u64) -> Summary {
         let gap = renew(known, before, after).unwrap_or_else(|| self.max_gap(guard, after));
         Summary { span: self.spans.whole(), gap }
     }
 
     /// Brings the size classes of `slots`, and of the slot above, whose gap begins there, up to date.
+    #[inline]
     fn classify(&mut self, slots: Range<usize>, guard: u64) {
         for slot in slots.start..self.spans.len().min(slots.end + 1) {
             self.classes.set(slot, self.gaps[slot].max(self.spans.gap_below(slot, guard)));
@@ -292,6 +306,7 @@ impl Node {
     }
 
     /// The first slot of a leaf that ends above `page`.
+    #[inline]
     pub(super) fn seek(&self, page: u64) -> Option<(&Leaf, usize)> {
         let mut node = self;
         loop {
@@ -306,6 +321,7 @@ impl Node {
     }
 
     /// The last slot of a leaf that starts below `page`.
+    #[inline]
     pub(super) fn seek_below(&self, page: u64) -> Option<(&Leaf, usize)> {
         let mut node = self;
         loop {
@@ -344,6 +360,7 @@ pub(super) const fn grows_down(region: &Region) -> bool {
 }
 
 /// The largest gap when some that were at most `before` have become at most `after`, if that can be told.
+#[inline]
 pub(super) fn renew(known: u64, before: u64, after: u64) -> Option<u64> {
     if before < known {
         Some(known.max(after))
@@ -382,6 +399,7 @@ pub(super) fn try_reserve<T>(list: &mut Vec<T>, count: usize) -> Result<(), Errn
 }
 
 /// `first..end` as a range, for bounds that came out of one.
+#[inline]
 pub(super) fn page_range(first: u64, end: u64) -> PageRange {
     match PageRange::from_pages(first, PageCount::new(end - first)) {
         Some(range) => range,

@@ -31,23 +31,18 @@ pub(super) struct Spans<const N: usize> {
 
 impl<const N: usize> Spans<N> {
     pub(super) const EMPTY: Self = Self { len: 0, guarded: 0, firsts: [UNUSED; N], ends: [UNUSED; N] };
-
     pub(super) const fn len(&self) -> usize {
         self.len
     }
-
     pub(super) const fn first(&self, slot: usize) -> u64 {
         self.firsts[slot]
     }
-
     pub(super) const fn end(&self, slot: usize) -> u64 {
         self.ends[slot]
     }
-
     const fn is_guarded(&self, slot: usize) -> bool {
         self.guarded >> slot & 1 == 1
     }
-
     pub(super) const fn span(&self, slot: usize) -> Span {
         Span { first: self.firsts[slot], end: self.ends[slot], guarded: self.is_guarded(slot) }
     }
@@ -58,16 +53,19 @@ impl<const N: usize> Spans<N> {
     }
 
     /// How many slots end at or below `page`: the index of the first that ends above it.
+    #[inline]
     pub(super) fn rank_end(&self, page: u64) -> usize {
         rank(&self.ends, page + 1)
     }
 
     /// How many slots start below `page`.
+    #[inline]
     pub(super) fn rank_first(&self, page: u64) -> usize {
         rank(&self.firsts, page)
     }
 
     /// Pages in the gap between `slot` and the slot below it; 0 if there is none.
+    #[inline]
     pub(super) const fn gap_below(&self, slot: usize, guard: u64) -> u64 {
         if slot == 0 || slot >= self.len {
             return 0;
@@ -76,6 +74,7 @@ impl<const N: usize> Spans<N> {
     }
 
     /// Those of `slots`, without the first slot of all, that have `pages` or more between them and the slot below.
+    #[inline]
     pub(super) fn wide_gaps(&self, slots: Range<usize>, pages: u64) -> impl DoubleEndedIterator<Item = usize> {
         let below = self.ends[slots.start - 1..].iter();
         let gaps = self.firsts[slots.clone()].iter().zip(below);
@@ -88,6 +87,7 @@ impl<const N: usize> Spans<N> {
     }
 
     /// Pages in the largest gap between neighbouring slots.
+    #[inline]
     pub(super) fn max_gap(&self, guard: u64) -> u64 {
         if self.guarded == 0 {
             let pairs = self.ends.iter().zip(&self.firsts[1..self.len]);
@@ -102,16 +102,15 @@ impl<const N: usize> Spans<N> {
         self.ends[slot] = span.end;
         self.guarded = self.guarded & !(1 << slot) | u64::from(span.guarded) << slot;
     }
-
     pub(super) fn set_first(&mut self, slot: usize, first: u64) {
         self.firsts[slot] = first;
     }
-
     pub(super) fn set_end(&mut self, slot: usize, end: u64) {
         self.ends[slot] = end;
     }
 
     /// Makes room for `count` slots at `at`; the caller then sets them.
+    #[inline]
     pub(super) fn open(&mut self, at: usize, count: usize) {
         let len = self.len;
         self.firsts.copy_within(at..len, at + count);
@@ -128,9 +127,12 @@ impl<const N: usize> Spans<N> {
         let (len, after) = (self.len, self.len - gone.len());
         self.firsts.copy_within(gone.end..len, gone.start);
         self.ends.copy_within(gone.end..len, gone.start);
-        if len - after == 1 {
+        // One slot or two, as when regions join, are not worth a call.
+        if (1..=2).contains(&gone.len()) {
             self.firsts[after] = UNUSED;
             self.ends[after] = UNUSED;
+            self.firsts[len - 1] = UNUSED;
+            self.ends[len - 1] = UNUSED;
         } else {
             self.firsts[after..len].fill(UNUSED);
             self.ends[after..len].fill(UNUSED);
@@ -160,6 +162,7 @@ pub(super) const fn floor(span: &Span, guard: u64) -> u64 {
 }
 
 /// How many of `values`, which ascend, are below `bound`. The comparisons of a step do not wait for each other.
+#[inline]
 fn rank<const N: usize>(values: &[u64; N], bound: u64) -> usize {
     const { assert!(N.is_power_of_two() && N >= 16 && N <= 64) };
     let below = |index: usize| usize::from(values[index % N] < bound);
