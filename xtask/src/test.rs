@@ -21,7 +21,7 @@ const STEPS: &[(&str, Step)] = &[
     ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
     ("core without default features", |_| core_alone()),
     ("core on a target without std", |_| core_on_bare_target()),
-    ("fuzz targets", |_| run_cargo(&["check", "--manifest-path", "fuzz/Cargo.toml"])),
+    ("fuzz targets", |_| run_cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"])),
     ("documentation", |_| documentation()),
     ("instruction counts", |_| bench::instructions::check()),
     ("real programs", real_programs),
