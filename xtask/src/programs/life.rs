@@ -118,7 +118,8 @@ fn signal_reaches_guest(lab: &Lab, signal: Signal) -> Result<()> {
     ensure_end(&job.finish(SHORT)?, Ended::Code(5), &format!("caught {name}\n"))?;
 
     lab.refresh(User::Same, &[])?;
-    let job = start_until_ready(lab, &["bash", "-c", "touch ready; exec sleep 1000"])?;
+    // No program makes the file: a shell that waits for one takes SIGINT to be meant for that.
+    let job = start_until_ready(lab, &["bash", "-c", ": > ready; exec sleep 1000"])?;
     job.signal(signal)?;
     ensure_end(&job.finish(SHORT)?, Ended::Killed(signal as i32), "")
 }
