@@ -145,6 +145,7 @@ impl Vmmap {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
     fn root(&self) -> Option<&Node> {
         self.root.as_ref()
     }

@@ -81,6 +81,7 @@ impl Leaf {
         let regions = pieces.take(len).enumerate().map(place).collect();
         Self { spans, regions }
     }
+
     #[inline]
     pub(super) fn entry(&self, slot: usize) -> Entry<'_> {
         Entry { range: page_range(self.spans.first(slot), self.spans.end(slot)), region: &self.regions[slot] }

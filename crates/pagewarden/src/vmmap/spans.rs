@@ -1,7 +1,7 @@
 //! The bounds of the slots of a node.
 //!
 //! Slots are ordered by page and never overlap. Unused slots have bounds above every page number, so that a rank
-//! is a count over the whole array, and the size class of no gap, so that a search passes them over.
+//! is a count over the whole array.
 
 use core::ops::Range;
 
@@ -31,18 +31,23 @@ pub(super) struct Spans<const N: usize> {
 
 impl<const N: usize> Spans<N> {
     pub(super) const EMPTY: Self = Self { len: 0, guarded: 0, firsts: [UNUSED; N], ends: [UNUSED; N] };
+
     pub(super) const fn len(&self) -> usize {
         self.len
     }
+
     pub(super) const fn first(&self, slot: usize) -> u64 {
         self.firsts[slot]
     }
+
     pub(super) const fn end(&self, slot: usize) -> u64 {
         self.ends[slot]
     }
+
     const fn is_guarded(&self, slot: usize) -> bool {
         self.guarded >> slot & 1 == 1
     }
+
     pub(super) const fn span(&self, slot: usize) -> Span {
         Span { first: self.firsts[slot], end: self.ends[slot], guarded: self.is_guarded(slot) }
     }
@@ -102,9 +107,11 @@ impl<const N: usize> Spans<N> {
         self.ends[slot] = span.end;
         self.guarded = self.guarded & !(1 << slot) | u64::from(span.guarded) << slot;
     }
+
     pub(super) fn set_first(&mut self, slot: usize, first: u64) {
         self.firsts[slot] = first;
     }
+
     pub(super) fn set_end(&mut self, slot: usize, end: u64) {
         self.ends[slot] = end;
     }
