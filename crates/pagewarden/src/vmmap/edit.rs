@@ -17,7 +17,9 @@ use core::ops::Range;
 
 use super::Vmmap;
 use super::iter::Iter;
-use super::node::{Child, INNER_LEN, Inner, LEAF_LEN, Leaf, Node, Piece, try_reserve, unshare};
+use super::node::{
+    Child, INNER_LEAST, INNER_LEN, Inner, LEAF_LEAST, LEAF_LEN, Leaf, Node, Piece, try_reserve, unshare,
+};
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::region::Region;
@@ -116,7 +118,7 @@ impl Draft {
         let high = inner.spans.rank_first(self.hi).saturating_sub(1).max(low);
         let list = if high > low {
             self.rejoin(&inner.children[low], &inner.children[high], guard)?
-        } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEN / 4, guard)? {
+        } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEAST, guard)? {
             list
         } else {
             let summary = inner.children[low].summary(guard);
@@ -247,7 +249,7 @@ fn unite(low: &Node, high: &Node, guard: u64) -> Result<Vec<Child>, Errno> {
 fn leaves(pieces: Vec<Piece>, edited: usize, guard: u64) -> Result<Vec<Child>, Errno> {
     let total = pieces.len();
     let mut first = share(total, LEAF_LEN);
-    if total > LEAF_LEN && total <= fill(LEAF_LEN) + LEAF_LEN * 3 / 4 {
+    if total > LEAF_LEN && total <= fill(LEAF_LEN) + LEAF_LEN - LEAF_LEAST {
         if edited == total {
             first = fill(LEAF_LEN);
         } else if edited == 1 {

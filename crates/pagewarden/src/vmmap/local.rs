@@ -8,7 +8,7 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 
-use super::node::{INNER_LEN, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
+use super::node::{INNER_LEN, LEAF_LEAST, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
 use super::spans::{Span, Spans, UNUSED};
 use crate::addr::PageRange;
 use crate::error::Errno;
@@ -78,7 +78,17 @@ impl Place {
         if slot + 1 < spans.len() {
             self.high = spans.first(slot + 1);
         }
-        self.least = LEAF_LEN / 4;
+        self.least = LEAF_LEAST;
+    }
+
+    /// The slots of the leaf that have a page in `range`; `None` if another leaf has some, too.
+    #[inline]
+    fn slots(&self, leaf: &Leaf, range: PageRange) -> Option<Range<usize>> {
+        let mut end = self.at;
+        while end < leaf.spans.len() && leaf.spans.first(end) < range.end_page() {
+            end += 1;
+        }
+        (range.end_page() <= self.high).then_some(self.at..end)
     }
 }
 
@@ -213,15 +223,12 @@ pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut
 #[inline]
 pub(super) fn remove(leaf: &mut Leaf, place: &Place, range: PageRange) -> Edit {
     let (first, end) = (range.first_page(), range.end_page());
-    let spans = &mut leaf.spans;
-    let (at, len) = (place.at, spans.len());
-    if end > place.high {
-        return Edit::Declined;
-    }
-    let after = at + (at..len).take_while(|&slot| spans.first(slot) < end).count();
+    let Some(Range { start: at, end: after }) = place.slots(leaf, range) else { return Edit::Declined };
     if after == at {
         return Edit::Needless;
     }
+    let spans = &mut leaf.spans;
+    let len = spans.len();
     let keeps_low = spans.first(at) < first;
     let keeps_high = spans.end(after - 1) > end;
     if keeps_low && keeps_high && after == at + 1 {
@@ -338,14 +345,8 @@ impl Run {
     #[inline]
     fn find(leaf: &Leaf, place: &Place, range: PageRange) -> Result<Self, Edit> {
         let (spans, first, end) = (&leaf.spans, range.first_page(), range.end_page());
-        let (low, len) = (place.at, spans.len());
-        if end > place.high {
-            return Err(Edit::Declined);
-        }
-        let mut high = low;
-        while high < len && spans.first(high) < end {
-            high += 1;
-        }
+        let Some(Range { start: low, end: high }) = place.slots(leaf, range) else { return Err(Edit::Declined) };
+        let len = spans.len();
         let is_beside = low == 0 && place.low == first || high == len && place.high == end;
         if is_beside && place.neighbours == Neighbours::Unknown {
             return Err(Edit::Beside);

@@ -20,6 +20,10 @@ use crate::region::{Region, RegionFlags};
 pub(super) const LEAF_LEN: usize = 32;
 /// Most children of an inner node.
 pub(super) const INNER_LEN: usize = 64;
+/// Fewest regions of a leaf that is not the root.
+pub(super) const LEAF_LEAST: usize = LEAF_LEN / 4;
+/// Fewest children of an inner node that is not the root.
+pub(super) const INNER_LEAST: usize = INNER_LEN / 4;
 
 /// What a parent knows of a child: a pure function of the child and the guard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -282,8 +286,8 @@ impl Node {
     /// Fewest slots of such a node if it is not the root.
     pub(super) const fn min_len(&self) -> usize {
         match self {
-            Self::Leaf(_) => LEAF_LEN / 4,
-            Self::Inner(_) => INNER_LEN / 4,
+            Self::Leaf(_) => LEAF_LEAST,
+            Self::Inner(_) => INNER_LEAST,
         }
     }
 
