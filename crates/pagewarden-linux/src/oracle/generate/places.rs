@@ -1,0 +1,184 @@
+//! Where calls are pointed at, and how far they reach: close to the edges that earlier steps have made.
+
+use super::super::program::{Arg, Base, PAGE, WINDOW, WINDOW_PAGES};
+use super::Generator;
+
+/// Addresses where something changes, or beyond everything.
+pub(super) const ODD_ADDRESSES: &[u64] = &[
+    0,
+    1,
+    0xfff,
+    0x1000,
+    0x8000,
+    0xffff,
+    0x1_0000,
+    0x1_1000,
+    0x4000_0000,
+    0x7fff_f000,
+    0x8000_0000,
+    0xffff_f000,
+    0x1_0000_0000,
+    WINDOW - PAGE,
+    0x7fff_ffff_e000,
+    0x7fff_ffff_f000,
+    0x8000_0000_0000,
+    0xffff_8000_0000_0000,
+    1 << 63,
+    0xffff_ffff_ff60_0000,
+    !0xfff,
+    u64::MAX,
+];
+
+const ODD_LENGTHS: &[u64] = &[
+    1,
+    0xfff,
+    0x1001,
+    1 << 30,
+    1 << 32,
+    1 << 36,
+    1 << 40,
+    1 << 45,
+    1 << 46,
+    (1 << 47) - 0x1000,
+    1 << 47,
+    (1 << 47) + 0x1000,
+    1 << 56,
+    1 << 63,
+    !0xffe,
+    !0xfff,
+    !0x1fff,
+    u64::MAX,
+];
+
+const HUGE: u64 = 0x20_0000;
+
+impl Generator {
+    /// An address for a call: close to an edge, mostly.
+    pub(super) fn place(&mut self) -> Arg {
+        let place = match self.rng.below(100) {
+            0..60 => self.near_edge(),
+            60..75 => Arg::At(Base::Window, self.window_delta(48)),
+            75..79 => Arg::At(Base::Window, self.window_delta(WINDOW_PAGES)),
+            79..91 => match self.answers.len() {
+                0 => self.near_edge(),
+                _ => Arg::At(Base::Answer(self.rng.pick(&self.answers)), self.signed_pages(4).max(-8192)),
+            },
+            91..94 => Arg::At(Base::Break, self.signed_pages(8)),
+            94..96 => self.huge_boundary(),
+            _ => Arg::Value(self.rng.pick(ODD_ADDRESSES)),
+        };
+        match place {
+            Arg::At(base, delta) if self.rng.chance(4) => Arg::At(base, delta + self.rng.pick(&[1, 0x800, 0xfff])),
+            place => place,
+        }
+    }
+
+    /// An address to touch: as for calls, and anywhere in the page.
+    pub(super) fn touched(&mut self) -> Arg {
+        match self.range().0 {
+            Arg::At(base, delta) => Arg::At(base, delta + self.rng.pick(&[0, 0, 8, 0xff8, 0xfff])),
+            place => place,
+        }
+    }
+
+    pub(super) fn near_edge(&mut self) -> Arg {
+        let edge = self.rng.pick(&self.edges);
+        let shift = self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);
+        let page = (edge + shift).saturating_sub(1).min(WINDOW_PAGES);
+        window(page * PAGE)
+    }
+
+    pub(super) fn huge_boundary(&mut self) -> Arg {
+        let delta = self.rng.below(WINDOW_PAGES * PAGE / HUGE) * HUGE;
+        window(delta)
+    }
+
+    pub(super) fn window_delta(&mut self, pages: u64) -> i64 {
+        i64::try_from(self.rng.below(pages) * PAGE).unwrap_or(0)
+    }
+
+    /// A range for a call on what is mapped: mostly within one that was mapped, from edge to edge.
+    pub(super) fn range(&mut self) -> (Arg, u64) {
+        if self.mapped.is_empty() || self.rng.chance(40) {
+            let addr = self.place();
+            return (addr, self.length(addr));
+        }
+        let (start, end) = self.rng.pick(&self.mapped);
+        let pages = end - start;
+        let skip = if self.rng.chance(55) { 0 } else { self.rng.below(pages.min(16)) };
+        let rest = pages - skip;
+        let some = 1 + self.rng.below(rest.min(8));
+        let len = self.rng.weighted(&[(40, rest), (40, some), (8, rest + 1), (6, rest - 1), (6, rest + 8)]);
+        let bytes = if self.rng.chance(5) { 1 + self.rng.below(PAGE - 1) } else { 0 };
+        (window((start + skip) * PAGE), len * PAGE + bytes)
+    }
+
+    /// Where a segment may have been attached.
+    pub(super) fn attached(&mut self) -> Arg {
+        if self.answers.is_empty() || self.rng.chance(50) {
+            return self.range().0;
+        }
+        Arg::At(Base::Answer(self.rng.pick(&self.answers)), 0)
+    }
+
+    /// A length for a range from `addr` on.
+    pub(super) fn length(&mut self, addr: Arg) -> u64 {
+        let small = (1 + self.rng.below(8)) * PAGE;
+        match self.rng.below(100) {
+            0..50 => small,
+            50..72 => self.up_to_edge(addr).unwrap_or(small),
+            72..78 => (1 + self.rng.below(64)) * PAGE,
+            78..84 => (1 + self.rng.below(3)) * HUGE + self.rng.pick(&[0, 0, PAGE, HUGE - PAGE]),
+            84..86 => WINDOW_PAGES * PAGE,
+            86..89 => 0,
+            89..94 => small - self.rng.pick(&[1, 0x800, 0xfff]),
+            _ => self.rng.pick(ODD_LENGTHS),
+        }
+    }
+
+    /// From `addr` to some later edge, or a page beside it.
+    pub(super) fn up_to_edge(&mut self, addr: Arg) -> Option<u64> {
+        let Arg::At(Base::Window, delta) = addr else { return None };
+        let start = u64::try_from(delta).ok()? / PAGE;
+        let edge = self.rng.pick(&self.edges) + self.rng.weighted(&[(70, 1), (15, 0), (15, 2)]);
+        let pages = edge.checked_sub(start + 1)?;
+        (pages > 0).then_some(pages * PAGE)
+    }
+
+    /// Remembers that a range may be mapped now.
+    pub(super) fn note_mapped(&mut self, addr: Arg, len: u64) {
+        let Arg::At(Base::Window, delta) = addr else { return };
+        let (Ok(start), Some(end)) = (u64::try_from(delta), addr_end(delta, len)) else { return };
+        let (start, end) = (start / PAGE, end / PAGE);
+        if start < end && end <= WINDOW_PAGES {
+            self.mapped.push((start, end));
+        }
+        if self.mapped.len() > 10 {
+            self.mapped.remove(0);
+        }
+    }
+
+    /// Remembers the edges of a range.
+    pub(super) fn note(&mut self, addr: Arg, len: u64) {
+        let Arg::At(Base::Window, delta) = addr else { return };
+        let Ok(start) = u64::try_from(delta) else { return };
+        for edge in [Some(start), start.checked_add(len)].into_iter().flatten() {
+            if edge / PAGE <= WINDOW_PAGES {
+                self.edges.push(edge.div_ceil(PAGE));
+            }
+        }
+        if self.edges.len() > 24 {
+            self.edges.drain(..self.edges.len() - 24);
+        }
+    }
+}
+
+/// An address in the window.
+pub(super) fn window(bytes: u64) -> Arg {
+    Arg::At(Base::Window, i64::try_from(bytes).unwrap_or(0))
+}
+
+/// Where `len` bytes from `delta` on end, in whole pages.
+fn addr_end(delta: i64, len: u64) -> Option<u64> {
+    u64::try_from(delta).ok()?.checked_add(len)?.checked_next_multiple_of(PAGE)
+}
