@@ -5,7 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ const DEFAULT_CALLS: u64 = 100_000;
 
 fn runner() -> (tempfile::TempDir, Runner) {
     let directory = tempfile::tempdir().unwrap();
-    let guest = PathBuf::from(env!("CARGO_BIN_EXE_memcalls"));
+    let guest = vec![env!("CARGO_BIN_EXE_memcalls").into()];
     let runner = Runner { guest, directory: directory.path().to_owned(), timeout: Duration::from_secs(120) };
     (directory, runner)
 }

@@ -1,7 +1,8 @@
 //! Runs programs on both sides and finds where they differ.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,24 @@ pub enum Side {
     Traced,
 }
 
+impl Side {
+    /// What makes a guest program run on this side, as its last argument; nothing for the host kernel.
+    pub const fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Native => None,
+            Self::Traced => Some(UNDER_PAGEWARDEN),
+        }
+    }
+
+    /// How it is called in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "the host",
+            Self::Traced => "pagewarden",
+        }
+    }
+}
+
 /// What a program printed, with equal neighbours among its regions merged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Transcript {
@@ -47,8 +66,8 @@ pub struct Difference {
 /// Runs guests.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    /// The guest program: it calls [`super::guest::main`], and with [`UNDER_PAGEWARDEN`] runs itself traced.
-    pub guest: PathBuf,
+    /// The guest's command line, the program first: it calls [`super::guest::main`].
+    pub guest: Vec<OsString>,
     /// A directory for the files that programs map, and for input and output.
     pub directory: PathBuf,
     /// How long one batch may take.
@@ -62,13 +81,17 @@ impl Runner {
     /// # Errors
     /// What the host says, and a guest that does not end in time.
     pub fn run(&self, side: Side, programs: &[Program]) -> io::Result<Vec<Transcript>> {
+        self.run_in(&self.directory, side, programs)
+    }
+
+    fn run_in(&self, place: &Path, side: Side, programs: &[Program]) -> io::Result<Vec<Transcript>> {
         let mut all = Vec::with_capacity(programs.len());
         for batch in programs.chunks(BATCH) {
             let text: String = batch.iter().map(Program::to_string).collect();
             if text.len() > INPUT_ROOM {
                 return Err(io::Error::other("programs are too long"));
             }
-            let printed = self.run_text(side, &text)?;
+            let printed = self.run_text(place, side, &text)?;
             let mut transcripts = split(&printed);
             transcripts.resize(batch.len(), Transcript::default());
             all.append(&mut transcripts);
@@ -76,12 +99,22 @@ impl Runner {
         Ok(all)
     }
 
-    /// Those of `programs` whose sides differ, each with its index.
+    /// Those of `programs` whose sides differ, each with its index. Both sides run at once, each in a directory of its
+    /// own.
     ///
     /// # Errors
     /// As [`Runner::run`].
     pub fn differences(&self, sides: [Side; 2], programs: &[Program]) -> io::Result<Vec<(usize, Difference)>> {
-        let [left, right] = [self.run(sides[0], programs)?, self.run(sides[1], programs)?];
+        let places = ["left", "right"].map(|name| self.directory.join(name));
+        for place in &places {
+            fs::create_dir_all(place)?;
+        }
+        let (left, right) = std::thread::scope(|scope| {
+            let left = scope.spawn(|| self.run_in(&places[0], sides[0], programs));
+            let right = self.run_in(&places[1], sides[1], programs);
+            (left.join().unwrap_or_else(|_| Err(io::Error::other("the guest's keeper has panicked"))), right)
+        });
+        let (left, right) = (left?, right?);
         let both = programs.iter().zip(left.into_iter().zip(right)).enumerate();
         let both = both.map(|(index, (program, sides))| (index, (program, up_to_seam(program, sides))));
         Ok(both
@@ -90,22 +123,20 @@ impl Runner {
             .collect())
     }
 
-    fn run_text(&self, side: Side, text: &str) -> io::Result<String> {
-        let mut input = self.scratch("input")?;
+    fn run_text(&self, place: &Path, side: Side, text: &str) -> io::Result<String> {
+        let mut input = scratch(place, "input")?;
         input.write_all(text.as_bytes())?;
         input.rewind()?;
-        let mut output = self.scratch("output")?;
-        let mut command = Command::new(&self.guest);
-        // The same arguments and environment on both sides: they lie on the guest's stack.
-        command.env_clear().current_dir(&self.directory).stdin(input).stdout(output.try_clone()?);
-        match side {
-            Side::Native => {
-                // SAFETY: personality(2) is one system call, allowed between fork and exec.
-                unsafe { command.pre_exec(fix_layout) };
-            }
-            Side::Traced => {
-                command.arg(UNDER_PAGEWARDEN);
-            }
+        let mut output = scratch(place, "output")?;
+        let Some((program, args)) = self.guest.split_first() else { return Err(io::Error::other("no guest program")) };
+        let mut command = Command::new(program);
+        // The same arguments and environment on both sides: they lie on the guest's stack. A group of its own: an
+        // interrupt from the terminal is for whoever compares.
+        command.args(args).env_clear().current_dir(place).process_group(0).stdin(input).stdout(output.try_clone()?);
+        command.args(side.flag());
+        if side == Side::Native {
+            // SAFETY: personality(2) is one system call, allowed between fork and exec.
+            unsafe { command.pre_exec(fix_layout) };
         }
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
         let status = self.wait(&mut child)?;
@@ -115,7 +146,9 @@ impl Runner {
         if printed.is_empty() && !status.success() {
             return Err(io::Error::other(format!("the guest did not run: {status}")));
         }
-        Ok(String::from_utf8_lossy(&printed).into_owned())
+        // Regions of a file show where it lies, which is not the same on both sides.
+        let place = place.to_string_lossy();
+        Ok(String::from_utf8_lossy(&printed).replace(&format!(" {place}/"), " /"))
     }
 
     fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
@@ -134,10 +167,10 @@ impl Runner {
             pause = (pause * 2).min(Duration::from_millis(3));
         }
     }
+}
 
-    fn scratch(&self, name: &str) -> io::Result<File> {
-        File::options().read(true).write(true).create(true).truncate(true).open(Path::new(&self.directory).join(name))
-    }
+fn scratch(place: &Path, name: &str) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(true).open(place.join(name))
 }
 
 /// Both sides up to the first mremap(2) that only one of them refuses with `EFAULT`.

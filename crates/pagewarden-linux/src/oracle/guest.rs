@@ -3,8 +3,10 @@
 //! Every program starts from the same address space, that of the parent, which allocates nothing after it has
 //! read the first line.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 
+use super::compare::{UNDER_PAGEWARDEN, fix_layout};
 use super::files::Files;
 use super::guard::Guard;
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
@@ -12,17 +14,38 @@ use super::program::{MAX_STEPS, Step};
 use super::raw;
 use super::state::{self, MapLine};
 use super::text::{END, parse_step};
+use crate::{Exit, RunOptions};
 
 /// Most bytes of text that a guest takes.
 pub const INPUT_ROOM: usize = 2 << 20;
 /// Most regions of the guest's own.
 const OWN_REGIONS: usize = 256;
 
-/// Runs the programs on standard input.
+/// Runs the programs on standard input, on the [`Side`](super::compare::Side) that the last argument of this process names.
 ///
 /// # Errors
 /// Input that is too long or does not parse, and what the host says.
 pub fn main() -> io::Result<()> {
+    match std::env::args_os().next_back() {
+        Some(last) if last == UNDER_PAGEWARDEN => run_traced(),
+        _ => run_here(),
+    }
+}
+
+/// Runs this very program under pagewarden, with the arguments and the layout that it has without.
+fn run_traced() -> io::Result<()> {
+    fix_layout()?;
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let program = if args.is_empty() { OsString::new() } else { args.remove(0) };
+    args.retain(|arg| arg != UNDER_PAGEWARDEN);
+    let options = RunOptions { program, args, ..RunOptions::default() };
+    match crate::run(&options, None).map_err(io::Error::other)?.exit {
+        Exit::Code(0) => Ok(()),
+        other => Err(io::Error::other(format!("the guest ended with {other:?}"))),
+    }
+}
+
+fn run_here() -> io::Result<()> {
     let mut input = vec_with_touched_room(INPUT_ROOM);
     let mut steps: Vec<Step> = Vec::with_capacity(MAX_STEPS);
     let mut line_out = vec_with_touched_room(4096);
