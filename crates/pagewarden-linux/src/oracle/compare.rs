@@ -285,8 +285,9 @@ impl Difference {
         }
     }
 
-    /// The lines of both sides, aligned by their longest common subsequence.
-    fn aligned(&self) -> Vec<(char, &str)> {
+    /// The lines of both sides, aligned by their longest common subsequence: those of both with a blank, those of the
+    /// first side only with `-`, those of the second only with `+`.
+    pub fn aligned(&self) -> Vec<(char, &str)> {
         let (left, right) = (&self.left.lines, &self.right.lines);
         let width = right.len() + 1;
         let mut longest = vec![0_u32; (left.len() + 1) * width];
