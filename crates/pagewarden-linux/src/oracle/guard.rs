@@ -108,8 +108,8 @@ impl Guard {
         match advice {
             // MADV_HWPOISON and MADV_SOFT_OFFLINE: only where they are refused.
             100 | 101 => len == 0 || !addr.is_multiple_of(PAGE),
-            // MADV_POPULATE_READ and MADV_POPULATE_WRITE.
-            22 | 23 => !self.large || len <= LARGE,
+            // MADV_POPULATE_READ, MADV_POPULATE_WRITE and MADV_GUARD_INSTALL, which fills page tables.
+            22 | 23 | 102 => !self.large || len <= LARGE,
             _ => true,
         }
     }
@@ -177,6 +177,8 @@ mod tests {
         assert!(!guard.allows(Call::Mlockall, [1, 0, 0, 0, 0, 0]));
         assert!(!guard.allows(Call::Mlock, [0, 1 << 30, 0, 0, 0, 0]));
         assert!(guard.allows(Call::Mlock, [0, PAGE, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Madvise, [0x10_0000_0000, 1 << 40, 102, 0, 0, 0]));
+        assert!(guard.allows(Call::Madvise, [0x10_0000_0000, PAGE, 102, 0, 0, 0]));
     }
 
     #[test]
