@@ -54,6 +54,20 @@ fn pagewarden_answers_like_the_host() {
     agree(DEFAULT_CALLS, &|programs| runner.differences([Side::Native, Side::Traced], programs));
 }
 
+/// Programs on which pagewarden once differed, shrunk.
+const ONCE_DIFFERED: &str = "\
+mmap w+0x0 0x1000 0x2 0x80003 dir 0x0
+end
+";
+
+#[test]
+fn what_once_differed_is_the_same_now() {
+    let (_directory, runner) = runner();
+    let programs = parse_programs(ONCE_DIFFERED).unwrap();
+    let differences = runner.differences([Side::Native, Side::Traced], &programs).unwrap();
+    assert!(differences.is_empty(), "{}", differences[0].1);
+}
+
 /// Stands for an implementation with a mistake: it unmaps a page too many.
 fn with_mistake(program: &Program) -> Program {
     let mut program = program.clone();
