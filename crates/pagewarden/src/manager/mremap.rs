@@ -197,7 +197,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
         draft.next.insert(added, last.region.clone())?;
-        draft.op(Op::Grow { from, to });
+        draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
     }
     if !remap.flags.contains(RemapFlags::MAY_MOVE) {
@@ -232,10 +232,10 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            draft.next.remove(to)?;
+            let contents = draft.next.remove(to)?;
             target = Target::Replace;
             if let Err(errno) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to });
+                draft.op(Op::Unmap { range: to, contents });
                 return Err(errno.into());
             }
         }
@@ -306,7 +306,7 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     if remap.source() == Source::Kept {
         unlock_source(draft, from)?;
     }
-    draft.op(Op::Move { from, to, source: remap.source() });
+    draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 

@@ -39,8 +39,8 @@ fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
-        Op::Move { from, to, .. } if from.pages() == to.pages() => {
-            Some(Op::Move { from: *to, to: *from, source: Source::Removed })
+        Op::Move { from, to, region, .. } if from.pages() == to.pages() => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
         _ => None,
     }
