@@ -11,7 +11,7 @@ use std::time::Duration;
 use pagewarden_linux::oracle::c_source::c_source;
 use pagewarden_linux::oracle::check::{Budget, Verdict};
 use pagewarden_linux::oracle::text::parse_programs;
-use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, check, generate, shrink};
+use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, World, check, generate, shrink};
 
 const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
@@ -30,13 +30,15 @@ fn setting(name: &str, default: u64) -> u64 {
     }
 }
 
-fn agree(calls: u64, compare: check::Compare<'_>) {
+fn agree(calls: u64, world: World, compare: check::Compare<'_>) {
     let seed = setting("PAGEWARDEN_SEED", 1);
     let calls = setting("PAGEWARDEN_CALLS", calls);
     let most = usize::try_from(setting("PAGEWARDEN_DIFFERENCES", 1)).unwrap();
     let outcomes =
-        check::run(&Check { seed, budget: Budget::Calls(calls), steps: STEPS, most }, compare, &mut |_| Verdict::GoOn)
-            .unwrap();
+        check::run(&Check { seed, budget: Budget::Calls(calls), steps: STEPS, world, most }, compare, &mut |_| {
+            Verdict::GoOn
+        })
+        .unwrap();
     println!("from seed {seed} on: {outcomes}");
     assert!(outcomes.findings.is_empty(), "{} kinds of difference", outcomes.findings.len());
     assert!(outcomes.calls >= calls);
@@ -45,13 +47,27 @@ fn agree(calls: u64, compare: check::Compare<'_>) {
 #[test]
 fn host_answers_the_same_twice() {
     let (_directory, runner) = runner();
-    agree(DEFAULT_CALLS / 10, &|programs| runner.differences([Side::Native, Side::Native], programs));
+    agree(DEFAULT_CALLS / 10, World::Whole, &|programs| runner.differences([Side::Native, Side::Native], programs));
 }
 
 #[test]
 fn pagewarden_answers_like_the_host() {
     let (_directory, runner) = runner();
-    agree(DEFAULT_CALLS, &|programs| runner.differences([Side::Native, Side::Traced], programs));
+    agree(DEFAULT_CALLS, World::Whole, &|programs| runner.differences([Side::Native, Side::Traced], programs));
+}
+
+#[test]
+fn an_enclosed_host_answers_the_same_twice() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, World::Enclosed, &|programs| {
+        runner.differences([Side::Enclosed, Side::Enclosed], programs)
+    });
+}
+
+#[test]
+fn an_arena_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS, World::Enclosed, &|programs| runner.differences([Side::Enclosed, Side::Arena], programs));
 }
 
 /// Programs on which pagewarden once differed, shrunk.

@@ -43,7 +43,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
-use pagewarden::manager::{Break, Cause, Layout, Policy, Privileges, Refusal, SpaceConfig};
+use pagewarden::manager::{Break, Cause, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
 use pagewarden::vmmap::Direction;
 use pagewarden::{
     Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger,
@@ -145,6 +145,16 @@ impl Arena {
     /// Shows the manager to `look`, with the arena locked.
     pub fn with_manager<R>(&self, look: impl FnOnce(&PageManager<ArenaProvider>) -> R) -> R {
         look(&self.lock().manager)
+    }
+
+    /// Replaces the resource limits that memory calls are held to; those of this process are not touched.
+    pub fn set_limits(&self, limits: ResourceLimits) {
+        self.lock().manager.set_limits(limits);
+    }
+
+    /// Replaces what the guest may do besides what everybody may.
+    pub fn set_privileges(&self, privileges: Privileges) {
+        self.lock().manager.set_privileges(privileges);
     }
 
     /// Compares the manager's map with what the host says is mapped in the arena.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::c_source::c_source;
 use super::compare::Difference;
-use super::generate::generate;
+use super::generate::{World, generate_in};
 use super::program::Program;
 use super::shrink::shrink;
 
@@ -36,6 +36,8 @@ pub struct Check {
     pub budget: Budget,
     /// Steps of a program.
     pub steps: usize,
+    /// What addresses programs name.
+    pub world: World,
     /// So many kinds of difference end the check.
     pub most: usize,
 }
@@ -159,7 +161,7 @@ impl Run<'_> {
         let mut programs = Vec::with_capacity(size);
         let mut calls = 0;
         while programs.len() < size && calls < left {
-            let program = generate(seed, self.check.steps);
+            let program = generate_in(self.check.world, seed, self.check.steps);
             calls += program.calls() as u64;
             programs.push(program);
             seed = seed.wrapping_add(1);
@@ -251,7 +253,7 @@ mod tests {
     use crate::oracle::program::Call;
 
     fn check(budget: Budget) -> Check {
-        Check { seed: u64::MAX - 5, budget, steps: 40, most: 2 }
+        Check { seed: u64::MAX - 5, budget, steps: 40, world: World::Enclosed, most: 2 }
     }
 
     /// Two sides that differ wherever memory is locked.
@@ -317,7 +319,7 @@ mod tests {
         let finding = &outcomes.findings["mlock = / ! EPERM"];
         assert_eq!(finding.difference.program.steps.len(), 1);
         assert!(finding.programs > 1);
-        assert_eq!(differing(&[generate(finding.seed, 40)]).unwrap().len(), 1);
+        assert_eq!(differing(&[generate_in(World::Enclosed, finding.seed, 40)]).unwrap().len(), 1);
     }
 
     #[test]

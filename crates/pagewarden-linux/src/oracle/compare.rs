@@ -15,6 +15,10 @@ use super::state::MapLine;
 
 /// Makes the guest program run itself under pagewarden.
 pub const UNDER_PAGEWARDEN: &str = "--under-pagewarden";
+/// Makes the guest program leave nothing free but the range that arenas of this test have.
+pub const ENCLOSED: &str = "--enclosed";
+/// Makes the guest program run its programs in an arena.
+pub const IN_ARENA: &str = "--in-arena";
 /// Most programs that one guest process runs.
 const BATCH: usize = 250;
 
@@ -25,6 +29,10 @@ pub enum Side {
     Native,
     /// pagewarden's traced platform.
     Traced,
+    /// The host kernel, in a process that has nothing free but the range of an arena.
+    Enclosed,
+    /// An arena in that range.
+    Arena,
 }
 
 impl Side {
@@ -33,14 +41,16 @@ impl Side {
         match self {
             Self::Native => None,
             Self::Traced => Some(UNDER_PAGEWARDEN),
+            Self::Enclosed => Some(ENCLOSED),
+            Self::Arena => Some(IN_ARENA),
         }
     }
 
     /// How it is called in words.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Native => "the host",
-            Self::Traced => "pagewarden",
+            Self::Native | Self::Enclosed => "the host",
+            Self::Traced | Self::Arena => "pagewarden",
         }
     }
 }
@@ -134,7 +144,7 @@ impl Runner {
         // interrupt from the terminal is for whoever compares.
         command.args(args).env_clear().current_dir(place).process_group(0).stdin(input).stdout(output.try_clone()?);
         command.args(side.flag());
-        if side == Side::Native {
+        if side != Side::Traced {
             // SAFETY: personality(2) is one system call, allowed between fork and exec.
             unsafe { command.pre_exec(fix_layout) };
         }
@@ -404,7 +414,7 @@ mod tests {
 
     #[test]
     fn differences_have_kinds() {
-        let program = Program { steps: vec![crate::oracle::Step::new(Call::Brk, &[])] };
+        let program = Program { steps: vec![Step::new(Call::Brk, &[])] };
         let kind = |left: &[&str], right: &[&str]| {
             Difference { program: program.clone(), left: transcript(left), right: transcript(right) }.kind()
         };

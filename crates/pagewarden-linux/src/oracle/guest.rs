@@ -6,14 +6,19 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 
-use super::compare::{UNDER_PAGEWARDEN, fix_layout};
+use pagewarden::manager::Privileges;
+
+use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, fix_layout};
+use super::enclosure::Enclosure;
 use super::files::Files;
-use super::guard::Guard;
+use super::guard::{Guard, Locking};
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
+use super::kernel::Kernel;
 use super::program::{MAX_STEPS, Step};
 use super::raw;
 use super::state::{self, MapLine};
 use super::text::{END, parse_step};
+use crate::traced::import;
 use crate::{Exit, RunOptions};
 
 /// Most bytes of text that a guest takes.
@@ -28,8 +33,21 @@ const OWN_REGIONS: usize = 256;
 pub fn main() -> io::Result<()> {
     match std::env::args_os().next_back() {
         Some(last) if last == UNDER_PAGEWARDEN => run_traced(),
-        _ => run_here(),
+        Some(last) if last == ENCLOSED => run_here(Setting::Enclosed),
+        Some(last) if last == IN_ARENA => run_here(Setting::Arena),
+        _ => run_here(Setting::Whole),
     }
+}
+
+/// What programs of this process run in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    /// The whole address space, and the host's kernel.
+    Whole,
+    /// The range of an arena, and the host's kernel.
+    Enclosed,
+    /// The same range, and an arena.
+    Arena,
 }
 
 /// Runs this very program under pagewarden, with the arguments and the layout that it has without.
@@ -45,7 +63,7 @@ fn run_traced() -> io::Result<()> {
     }
 }
 
-fn run_here() -> io::Result<()> {
+fn run_here(setting: Setting) -> io::Result<()> {
     let mut input = vec_with_touched_room(INPUT_ROOM);
     let mut steps: Vec<Step> = Vec::with_capacity(MAX_STEPS);
     let mut line_out = vec_with_touched_room(4096);
@@ -54,7 +72,19 @@ fn run_here() -> io::Result<()> {
     grow_stack(0);
     read_input(&mut input)?;
     let text = std::str::from_utf8(&input).map_err(io::Error::other)?;
-    learn_own_regions(&mut interpreter)?;
+    match setting {
+        Setting::Whole => learn_own_regions(&mut interpreter)?,
+        Setting::Enclosed | Setting::Arena => {
+            let privileges = import::privileges(std::process::id().cast_signed())?;
+            let locking = if privileges.contains(Privileges::LOCK) { Locking::All } else { Locking::Future };
+            interpreter.guard = Guard::enclosing(locking);
+            interpreter.kernel = if setting == Setting::Arena {
+                Kernel::arena()?
+            } else {
+                Kernel::Enclosed(Enclosure::new(&mut interpreter.maps)?)
+            };
+        }
+    }
     let mut number = 0;
     for line in text.lines() {
         if line != END {
