@@ -187,7 +187,7 @@ fn plan_growth(space: &Space, entry: &Entry<'_>, address: VirtAddr) -> Result<Pl
         return Err(Errno::Fault.into());
     }
     let start = address.page_down();
-    if start < space.config.layout.min_fixed_addr || start.as_u64() < PAGE_SIZE {
+    if start < space.config.layout.min_addr || start.as_u64() < PAGE_SIZE {
         return Err(Errno::Perm.into());
     }
     let is_near = |below: &Entry<'_>| {
