@@ -6,6 +6,7 @@
 mod board;
 mod calls;
 mod fault;
+mod overcommit;
 mod random;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
