@@ -3,11 +3,13 @@
 //! * [`traced`]: the guest is a separate, unmodified process; each of its memory calls stops it, is planned
 //!   by [`pagewarden::PageManager`] and carried out by the guest's own entry into the host kernel.
 //! * [`proc_maps`]: what the host says a process has mapped.
+//! * [`overcommit`]: how the host overcommits memory.
 //! * [`smaps`]: the same with figures, for people to look at.
 //! * [`oracle`]: the differential test of all this against the host kernel.
 
 pub mod options;
 pub mod oracle;
+pub mod overcommit;
 pub mod proc_maps;
 pub mod report;
 pub mod signal_death;
