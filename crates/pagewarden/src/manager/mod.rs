@@ -19,6 +19,7 @@
 mod brk;
 mod charges;
 mod config;
+pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
@@ -28,6 +29,7 @@ mod mprotect;
 mod mremap;
 mod munmap;
 mod name;
+mod overcommit;
 mod place;
 mod plan;
 mod shm;
@@ -40,7 +42,9 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
+pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
+pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
 pub use space::Totals;
 
@@ -132,7 +136,11 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
+        if let Err(refusal) = self.charge_rest(&plan) {
+            self.charges.lower_to(&self.space.state);
+            return Err(refusal);
+        }
+        if let Err(refusal) = undo::run_all(&mut self.provider, &plan.ops) {
             self.settle_failure(plan);
             return Err(refusal);
         }
@@ -225,10 +233,16 @@ impl<P: PageManagementProvider> PageManager<P> {
         })
     }
 
-    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
-        let Some((object, pages)) = &plan.object else { return Ok(()) };
-        let Some(charge) = object.charge() else { return Ok(()) };
-        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    /// Charges the object that the plan makes, and looks whether all promises together are still small enough:
+    /// another space may have asked since the plan was made.
+    fn charge_rest(&self, plan: &Plan) -> Result<(), Refusal> {
+        if let Some((object, pages)) = &plan.object
+            && let Some(charge) = object.charge()
+        {
+            charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+        }
+        let promised = overcommit::promised(self.account());
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) { Err(overcommit::over()) } else { Ok(()) }
     }
 
     fn publish(&mut self, next: State) {

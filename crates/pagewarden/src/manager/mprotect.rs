@@ -91,8 +91,11 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, prot: P
         }
     }
     let is_new_charge = space.is_accountable(&changed) && !region.flags.contains(RegionFlags::COMMITTED);
-    if is_new_charge && !draft.can_commit(pages) {
-        return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
+    if is_new_charge {
+        draft.ask_for(pages)?;
+        if !draft.can_commit(pages) {
+            return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
+        }
     }
     draft.next.update(part, |region| {
         region.prot = prot;

@@ -81,6 +81,8 @@ pub struct Plan {
     pub(super) next: State,
     /// An object that the request makes, and the pages it costs.
     pub(super) object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// What all promises together must stay below (overcommit mode 2).
+    pub(super) promise_bound: Option<u64>,
     /// What the guest is told when all operations have succeeded. An error here is one that Linux gives
     /// together with a partial effect.
     pub(super) outcome: Result<u64, Refusal>,
@@ -124,13 +126,21 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    promise_bound: Option<u64>,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+        Self {
+            space,
+            next: space.state.clone(),
+            ops: Vec::new(),
+            object: None,
+            promise_bound: None,
+            lock_errno: Errno::NoMem,
+        }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -141,6 +151,11 @@ impl<'a> Draft<'a> {
     /// The request makes `object`, which costs `pages` by itself.
     pub(super) fn make_object(&mut self, object: Arc<MemoryObject>, pages: PageCount) {
         self.object = Some((object, pages));
+    }
+
+    /// All promises together must stay below `bound`.
+    pub(super) fn promise_bound(&mut self, bound: u64) {
+        self.promise_bound = Some(bound);
     }
 
     pub(super) fn op(&mut self, op: Op) {
@@ -192,8 +207,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation })
+        let Self { space, next, ops, object, promise_bound, .. } = self;
+        Ok(Plan { ops, next, object, promise_bound, outcome, generation: space.generation })
     }
 
     fn over(&self, resource: Resource) -> Refusal {

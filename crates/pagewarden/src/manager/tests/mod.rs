@@ -5,7 +5,9 @@
 
 mod board;
 mod calls;
+mod fault;
 mod growth;
+mod overcommit;
 mod random;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
