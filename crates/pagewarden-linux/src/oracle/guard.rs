@@ -103,7 +103,11 @@ impl Guard {
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
             Call::Msync | Call::Mincore => false,
             Call::Munlock | Call::Mlock | Call::Mlock2 => !self.hits(a, b.max(1)),
+            // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
+            Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
+            // A length between an arena's end and that of the address space is refused with another error.
+            Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
             Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,

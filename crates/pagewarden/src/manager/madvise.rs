@@ -15,8 +15,6 @@ use crate::prot::Prot;
 use crate::provider::Op;
 use crate::region::{Backing, Region, RegionFlags};
 
-/// Bytes of a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
 /// Regions of pages that are not ordinary memory (`VM_SPECIAL`).
 const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND);
 
@@ -69,7 +67,7 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
                 break;
             }
         }
-        if let Err(refusal) = suits(region, advice).and_then(|()| has_huge_page(space, part, region, advice)) {
+        if let Err(refusal) = suits(region, advice) {
             flush(&mut draft, run, advice)?;
             return draft.finish(Err(refusal));
         }
@@ -85,18 +83,6 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
     has_hole |= next < range.end();
     flush(&mut draft, run, advice)?;
     draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
-}
-
-/// Refuses to collapse pages of an anonymous region that has no room for an aligned huge page
-/// (`thp_vma_suitable_order`). A platform may have joined it with what is beside it.
-fn has_huge_page(space: &Space, part: PageRange, region: &Region, advice: Advice) -> Result<(), Refusal> {
-    if advice != Advice::Collapse || !matches!(region.backing, Backing::Anonymous) {
-        return Ok(());
-    }
-    let whole = space.state.map.get(part.start()).map_or(part, |entry| entry.range);
-    let first = round_up(whole.start().as_u64(), HUGE_PAGE);
-    let has_room = first.checked_add(HUGE_PAGE).is_some_and(|end| end <= whole.end().as_u64());
-    if has_room { Ok(()) } else { Err(Errno::Inval.into()) }
 }
 
 /// Applies the advice to a run of regions without a hole.
