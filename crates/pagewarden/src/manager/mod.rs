@@ -22,14 +22,18 @@ mod config;
 mod fork;
 mod madvise;
 mod maps;
+mod mincore;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod msync;
 mod munmap;
 mod name;
 mod place;
 mod plan;
+mod process_madvise;
+mod remap_pages;
 mod shm;
 mod space;
 mod undo;
@@ -55,6 +59,7 @@ use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
 use charges::Charges;
+use plan::Checkpoint;
 use space::{Space, State};
 
 /// One address space.
@@ -75,6 +80,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
             uncharged_pages: 0,
+            left_locked_pages: 0,
         };
         let charges = Charges::new(&config.account);
         Self { space: Space { config, state, generation: 0 }, charges, provider }
@@ -112,6 +118,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
+            Request::ProcessMadvise { ranges, advice } => process_madvise::plan(space, ranges, *advice),
+            Request::RemapPages(call) => remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range)),
+            Request::Msync { addr, len, flags } => msync::plan(space, *addr, *len, *flags),
+            Request::Mincore { addr, len, vector } => {
+                mincore::plan(space, *addr, *len, *vector, &|object| self.provider.may_know(object))
+            }
             Request::Mlock { addr, len, flags } => mlock::plan_lock(space, *addr, *len, *flags),
             Request::Munlock { addr, len } => mlock::plan_unlock(space, *addr, *len),
             Request::Mlockall { flags } => mlock::plan_lock_all(space, *flags),
@@ -132,9 +144,10 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
-            self.settle_failure(plan);
-            return Err(refusal);
+        let failed = |refusal| undo::Failure { refusal, stands: None };
+        let run = self.charge_object(&plan).map_err(failed);
+        if let Err(failure) = run.and_then(|()| undo::run_all(&mut self.provider, &plan.ops, &plan.checkpoints)) {
+            return self.settle_failure(plan, failure);
         }
         self.publish(plan.next);
         plan.outcome
@@ -183,8 +196,19 @@ impl<P: PageManagementProvider> PageManager<P> {
             || map.at_or_after(VirtAddr::new(end)).is_some_and(|entry| grows(entry.region))
     }
 
-    /// Makes the state say what is there after the platform has failed.
-    fn settle_failure(&mut self, plan: Plan) {
+    /// Makes the state say what is there after the platform has failed. The answer is the platform's, unless a part of
+    /// the request stands and has one of its own.
+    fn settle_failure(&mut self, mut plan: Plan, failure: undo::Failure) -> Result<u64, Refusal> {
+        if let Some(index) = failure.stands {
+            let Checkpoint { state, value, .. } = plan.checkpoints.swap_remove(index);
+            self.publish(state);
+            return Ok(value);
+        }
+        self.settle_refusal(plan);
+        Err(failure.refusal)
+    }
+
+    fn settle_refusal(&mut self, plan: Plan) {
         if plan.holds_when_it_fails() {
             return self.publish(plan.next);
         }

@@ -314,7 +314,11 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
 /// just moved have become part of it (`dontunmap_complete`).
 fn unlock_source(draft: &mut Draft<'_>, from: PageRange) -> Result<(), Errno> {
     let Some(range) = draft.next.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
-    draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)
+    let before = draft.next.totals.locked_pages;
+    draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)?;
+    // Linux does not count them out.
+    draft.next.left_locked_pages += before - draft.next.totals.locked_pages;
+    Ok(())
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {

@@ -86,6 +86,19 @@ pub struct Plan {
     pub(super) outcome: Result<u64, Refusal>,
     /// The generation of the space that the plan is for.
     pub(super) generation: u64,
+    /// Where the request may end half-way, lowest first: Linux keeps what it has done and tells how much that was.
+    pub(super) checkpoints: Vec<Checkpoint>,
+}
+
+/// What stands of a request when an operation after this point fails.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpoint {
+    /// So many operations have run.
+    pub(super) ops: usize,
+    /// What the space is then.
+    pub(super) state: State,
+    /// What the guest is told.
+    pub(super) value: u64,
 }
 
 impl Plan {
@@ -103,7 +116,7 @@ impl Plan {
     /// The range where the last operation replaces what is there.
     pub(super) fn replaced_range(&self) -> Option<PageRange> {
         match self.ops.last()? {
-            Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Map { range, target: Target::Replace, .. } | Op::RemapPages { range, .. } => Some(*range),
             Op::Move { to, .. } => Some(*to),
             _ => None,
         }
@@ -124,13 +137,15 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    checkpoints: Vec<Checkpoint>,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+        let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
+        Self { space, next: space.state.clone(), ops, object, checkpoints, lock_errno: Errno::NoMem }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -145,6 +160,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn op(&mut self, op: Op) {
         self.ops.push(op);
+    }
+
+    /// What has been noted so far stands, whatever the platform says later; the guest is told `value` then.
+    pub(super) fn checkpoint(&mut self, value: u64) {
+        self.checkpoints.push(Checkpoint { ops: self.ops.len(), state: self.next.clone(), value });
     }
 
     /// What is mapped in `range` goes, in the map and on the platform.
@@ -192,8 +212,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation })
+        let Self { space, next, ops, object, checkpoints, .. } = self;
+        Ok(Plan { ops, next, object, outcome, generation: space.generation, checkpoints })
     }
 
     fn over(&self, resource: Resource) -> Refusal {

@@ -76,6 +76,9 @@ pub(super) struct State {
     pub(super) lock_future: RegionFlags,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// Pages that Linux goes on counting as locked although they are not: what `MREMAP_DONTUNMAP` has left behind. They
+    /// count for `RLIMIT_MEMLOCK` and are charged to nobody.
+    pub(super) left_locked_pages: u64,
 }
 
 impl State {
@@ -180,7 +183,8 @@ impl Space {
         if !region.flags.contains(RegionFlags::LOCKED) || self.config.privileges.contains(Privileges::LOCK) {
             return true;
         }
-        totals.locked_pages.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
+        let locked = totals.locked_pages.saturating_add(self.state.left_locked_pages);
+        locked.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
     }
 
     /// Whether the guest may lock anything at all (`mm/mlock.c:can_do_mlock`).

@@ -1,23 +1,46 @@
 //! Running the operations of a plan, all or none.
 
-use super::plan::{Cause, Refusal};
+use super::mincore;
+use super::plan::{Cause, Checkpoint, Refusal};
 use crate::error::Errno;
 use crate::provider::{Op, PageManagementProvider, Source};
 
-/// Runs `ops` in order. If one fails, those before it are undone in reverse.
+/// An operation that has failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The platform's reason.
+    pub(super) refusal: Refusal,
+    /// The last checkpoint before it: what came until there was not undone.
+    pub(super) stands: Option<usize>,
+}
+
+/// Runs `ops` in order. If one fails, those before it are undone in reverse, down to the last of `checkpoints`.
 ///
 /// # Errors
-/// The platform's reason.
-pub(super) fn run_all(provider: &mut impl PageManagementProvider, ops: &[Op]) -> Result<(), Refusal> {
+/// The platform's reason, and what stands.
+pub(super) fn run_all(
+    provider: &mut impl PageManagementProvider,
+    ops: &[Op],
+    checkpoints: &[Checkpoint],
+) -> Result<(), Failure> {
     for (done, op) in ops.iter().enumerate() {
-        if let Err(errno) = provider.run(op) {
-            for before in ops[..done].iter().rev() {
+        if let Err(errno) = run(provider, op) {
+            let stands = checkpoints.iter().rposition(|point| point.ops <= done);
+            let kept = stands.map_or(0, |index| checkpoints[index].ops);
+            for before in ops[kept..done].iter().rev() {
                 undo(provider, before);
             }
-            return Err(refusal(errno));
+            return Err(Failure { refusal: refusal(errno), stands });
         }
     }
     Ok(())
+}
+
+fn run(provider: &mut impl PageManagementProvider, op: &Op) -> Result<(), Errno> {
+    match op {
+        Op::Residency { range, vector, telling } => mincore::tell(provider, *range, *vector, *telling),
+        _ => provider.run(op),
+    }
 }
 
 /// The host's own limits and arguments that only it can judge are Linux's answer.

@@ -86,7 +86,13 @@ impl Board {
                     self.take(gone);
                 }
             }
-            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } => {}
+            Op::RemapPages { range, region, .. } => {
+                let old = self.take(*range).unwrap_or_default();
+                assert_eq!(old.len() as u64, range.pages().get(), "{op}: hole");
+                self.put(*range, |page| Page::of(region, page));
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
+            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } | Op::Sync { .. } => {}
         }
         Ok(())
     }
