@@ -5,13 +5,15 @@
 //!
 //! - Linux itself keeps a prefix (madvise, names, the pieces of a detached segment): there is no way back;
 //! - the target of a `MAP_FIXED` or of a move was unmapped first: it stays empty;
+//! - a move that leaves its old place mapped has unlocked the region there;
 //! - the way back fails too.
 
-use super::space::{Space, State};
+use super::space::{Space, State, parts};
 use super::{madvise, mprotect, mremap, name};
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::provider::{Op, PageManagementProvider, Source, Target};
+use crate::region::RegionFlags;
 
 /// Which operation of a plan failed, and why.
 pub(super) struct Failure {
@@ -42,11 +44,7 @@ pub(super) fn take_back(
     for op in ops.iter().take(failed).rev() {
         match inverse(op) {
             None => now.stays(op),
-            Some(inverse) if provider.run(&inverse).is_ok() => {
-                if let Some(range) = replaced_range(op) {
-                    now.is_gone(range);
-                }
-            }
+            Some(inverse) if provider.run(&inverse).is_ok() => now.is_taken_back(op, &inverse),
             Some(inverse) => {
                 now.stays(op);
                 if let Some(range) = replaced_range(&inverse) {
@@ -80,6 +78,22 @@ impl Residue<'_> {
         if !map.is_free(range) && !provider.has_kept(range) {
             self.is_gone(range);
         }
+    }
+
+    fn is_taken_back(&mut self, op: &Op, inverse: &Op) {
+        match op {
+            // Where the old place was kept, all of its region has lost its locks, not only what has come back.
+            Op::Move { from, source: Source::Kept, .. } if self.is_locked(*from) => {
+                self.stays(op);
+                self.stays(inverse);
+            }
+            Op::Move { to, .. } if !self.space.state.map.is_free(*to) => self.is_gone(*to),
+            _ => {}
+        }
+    }
+
+    fn is_locked(&self, range: PageRange) -> bool {
+        parts(&self.space.state.map, range).any(|(_, region)| region.flags.contains(RegionFlags::LOCKED))
     }
 
     fn is_gone(&mut self, range: PageRange) {
