@@ -23,7 +23,8 @@ pub(super) fn read_ranges(files: &mut dyn Files, vector: u64, count: u64) -> Res
     let segments = read_segments(files, vector, count, end)?;
     let is_single = segments.len() == 1;
     let mut left = BYTES_MAX;
-    let mut ranges = Vec::with_capacity(segments.len());
+    let mut ranges = Vec::new();
+    ranges.try_reserve_exact(segments.len()).map_err(|_| Errno::NoMem)?;
     for (index, (start, len)) in segments.into_iter().enumerate() {
         let kept = len.min(left);
         // A single segment is cut off first and looked at then.
@@ -51,7 +52,8 @@ fn read_segments(files: &mut dyn Files, vector: u64, count: u64, end: u64) -> Re
     }
     let wanted = usize::try_from(bytes).map_err(|_| Errno::Fault)?;
     let found = files.bytes(vector, wanted);
-    let mut segments = Vec::with_capacity(found.len() / 16);
+    let mut segments = Vec::new();
+    segments.try_reserve_exact(found.len() / 16).map_err(|_| Errno::NoMem)?;
     let (words, _) = found.as_chunks::<8>();
     let (pairs, _) = words.as_chunks::<2>();
     for [start, len] in pairs {

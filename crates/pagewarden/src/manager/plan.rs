@@ -91,12 +91,10 @@ pub struct Plan {
 }
 
 /// What stands of a request when an operation after this point fails.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Checkpoint {
     /// So many operations have run.
     pub(super) ops: usize,
-    /// What the space is then.
-    pub(super) state: State,
     /// What the guest is told.
     pub(super) value: u64,
 }
@@ -107,18 +105,24 @@ impl Plan {
         &self.ops
     }
 
+    /// What the guest is told when the operation at `index` fails: the value of the last checkpoint before it, if there
+    /// is one.
+    pub(super) fn value_before(&self, index: usize) -> Option<u64> {
+        self.checkpoints.iter().rfind(|point| point.ops <= index).map(|point| point.value)
+    }
+
     /// Whether the effect stands although the platform reports an error. Locking marks the pages first and makes
     /// them resident then; only the second step fails (`mm/mlock.c:do_mlock`), and the marks stay.
     pub(super) fn holds_when_it_fails(&self) -> bool {
         matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
-    /// The range where the last operation replaces what is there.
-    pub(super) fn replaced_range(&self) -> Option<PageRange> {
-        match self.ops.last()? {
-            Op::Map { range, target: Target::Replace, .. } | Op::RemapPages { range, .. } => Some(*range),
-            Op::Move { to, .. } => Some(*to),
-            _ => None,
+    /// Gives back what the object of the request was charged: it has come to nothing, whoever else holds the plan.
+    pub(super) fn give_object_back(&self) {
+        if let Some((object, pages)) = &self.object
+            && let Some(charge) = object.charge()
+        {
+            charge.give_back(pages.get());
         }
     }
 
@@ -158,13 +162,20 @@ impl<'a> Draft<'a> {
         self.object = Some((object, pages));
     }
 
+    /// Notes an operation. If there is no memory for it, [`Self::finish`] says so.
     pub(super) fn op(&mut self, op: Op) {
-        self.ops.push(op);
+        match self.ops.try_reserve(1) {
+            Ok(()) => self.ops.push(op),
+            Err(_) => self.next.is_torn = true,
+        }
     }
 
     /// What has been noted so far stands, whatever the platform says later; the guest is told `value` then.
     pub(super) fn checkpoint(&mut self, value: u64) {
-        self.checkpoints.push(Checkpoint { ops: self.ops.len(), state: self.next.clone(), value });
+        match self.checkpoints.try_reserve(1) {
+            Ok(()) => self.checkpoints.push(Checkpoint { ops: self.ops.len(), value }),
+            Err(_) => self.next.is_torn = true,
+        }
     }
 
     /// What is mapped in `range` goes, in the map and on the platform.
@@ -197,8 +208,12 @@ impl<'a> Draft<'a> {
     /// Seals the draft.
     ///
     /// # Errors
-    /// The outcome's, if nothing was done before it; or the first limit of the account that is exceeded.
+    /// The outcome's, if nothing was done before it; the first limit of the account that is exceeded; or `ENOMEM`,
+    /// whatever the outcome, if there was no memory for a part of the plan: then it has no effect at all.
     pub(super) fn finish(self, outcome: Result<u64, Refusal>) -> Result<Plan, Refusal> {
+        if self.next.is_torn {
+            return Err(Errno::NoMem.into());
+        }
         if self.ops.is_empty() {
             outcome?;
         }
