@@ -37,6 +37,7 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
 fn child_state(space: &Space) -> Result<State, Errno> {
     let mut state = space.state.clone();
     state.lock_future = RegionFlags::empty();
+    state.attributes = state.attributes.of_child();
     if state.totals.dont_fork_pages > 0 {
         let gone: Vec<PageRange> = state
             .map

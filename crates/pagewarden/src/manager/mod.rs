@@ -22,12 +22,15 @@ mod config;
 mod fork;
 mod madvise;
 mod maps;
+mod mdwe;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
 mod munmap;
 mod name;
+mod pkey;
 mod place;
 mod plan;
 mod shm;
@@ -42,14 +45,14 @@ pub use config::{
 };
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
-pub use space::Totals;
+pub use space::{Attributes, Totals};
 
 use alloc::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
-use crate::linux::Request;
+use crate::linux::{MdweFlags, Request};
 use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
@@ -74,6 +77,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             totals: Totals::default(),
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
+            attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
         };
         let charges = Charges::new(&config.account);
@@ -108,7 +112,15 @@ impl<P: PageManagementProvider> PageManager<P> {
         match request {
             Request::Mmap(call) => mmap::plan(space, call),
             Request::Munmap { addr, len } => munmap::plan(space, *addr, *len),
-            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot),
+            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot, None),
+            Request::PkeyMprotect { addr, len, prot, key } => {
+                mprotect::plan(space, *addr, *len, *prot, Some(*key).filter(|key| *key != -1))
+            }
+            Request::PkeyAlloc { flags, rights } => pkey::plan_allocate(space, *flags, *rights),
+            Request::PkeyFree { key } => pkey::plan_free(space, *key),
+            Request::Mseal { addr, len, flags } => mseal::plan(space, *addr, *len, *flags),
+            Request::SetMdwe { flags } => mdwe::plan_set(space, *flags),
+            Request::Mdwe => mdwe::plan_get(space),
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
@@ -295,6 +307,17 @@ impl<P> PageManager<P> {
     /// Replaces what the guest may do, after it has changed its credentials.
     pub fn set_privileges(&mut self, privileges: Privileges) {
         self.space.config.privileges = privileges;
+    }
+
+    /// What the guest's calls have set for the whole space.
+    pub const fn attributes(&self) -> Attributes {
+        self.space.state.attributes
+    }
+
+    /// Replaces what the guest's calls have set: at exec by what is inherited.
+    pub fn set_attributes(&mut self, attributes: Attributes) {
+        self.space.state.attributes = attributes;
+        self.space.generation += 1;
     }
 
     /// The account that pays.

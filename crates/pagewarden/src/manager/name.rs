@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use super::madvise::named_range;
-use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::space::{Space, parts};
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectKind};
@@ -27,7 +27,7 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryO
         if !may_be_named(region) {
             return draft.finish(Err(Errno::BadF.into()));
         }
-        check_modifiable(region)?;
+        check_not_fixed(region)?;
         let backing = name.map_or(Backing::Anonymous, |name| Backing::Object(Arc::clone(name)));
         // Shared anonymous memory keeps its object, which says which pages it shows.
         if !region.is_shared() {

@@ -201,11 +201,17 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Refuses to change a sealed region (Linux) or one of the platform.
-pub(super) const fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+/// Refuses to change a region of the platform.
+pub(super) const fn check_not_fixed(region: &Region) -> Result<(), Refusal> {
     if region.flags.contains(RegionFlags::FIXED) {
         return Err(Refusal::new(Errno::Perm, Cause::FixedRegion));
     }
+    Ok(())
+}
+
+/// Refuses to change a sealed region (Linux) or one of the platform.
+pub(super) fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+    check_not_fixed(region)?;
     if region.flags.contains(RegionFlags::SEALED) {
         return Err(Refusal::new(Errno::Perm, Cause::Linux));
     }

@@ -38,6 +38,7 @@ fn undo(provider: &mut impl PageManagementProvider, op: &Op) {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
         Op::Move { from, to, .. } if from.pages() == to.pages() => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed })
