@@ -5,9 +5,7 @@ use std::rc::Rc;
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{
-    Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, RegionFlags, Resource, Vmmap,
-};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, RegionFlags, Resource, Vmmap};
 
 use super::files::{self, FileView};
 use super::filter;
@@ -366,9 +364,10 @@ impl Tracer<'_> {
 fn known_region(old: &Vmmap, entry: &proc_maps::MapsEntry) -> Option<Region> {
     let old = old.get(entry.range.start()).filter(|old| old.range == entry.range)?;
     let is_shared = entry.shared
-        && old.region.object().is_some_and(|object| {
-            matches!(object.kind(), ObjectKind::SharedAnonymous | ObjectKind::SysV { .. })
-        });
+        && old
+            .region
+            .object()
+            .is_some_and(|object| matches!(object.kind(), ObjectKind::SharedAnonymous | ObjectKind::SysV { .. }));
     // What was sealed is what it was, and stays so.
     let is_known = is_shared || old.region.flags.contains(RegionFlags::SEALED);
     is_known.then(|| Region { prot: entry.prot, ..old.region.clone() })

@@ -50,7 +50,7 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
     if call.prot == Prot::EXEC.bits().into() {
-        region.key = draft.next.attributes.keys.for_execute_only().unwrap_or_default();
+        region.key = draft.next.attributes.keys.for_execute_only(space.config.features).unwrap_or_default();
     }
     // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
     if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
@@ -268,7 +268,7 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
         MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
             // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
             let mut known = VALIDATED;
-            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC));
+            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC | FileTraits::REGULAR));
             if kind == MapFlags::SHARED_VALIDATE && !known.contains(call.flags) {
                 return Err(Errno::OpNotSupp.into());
             }

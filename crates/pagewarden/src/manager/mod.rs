@@ -184,9 +184,16 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
     }
 
-    /// Whether a region that grows down lies in the range that the request names, or is the next above it.
+    /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
     fn may_touch_stack(&self, request: &Request) -> bool {
-        let Some((addr, len)) = request.named_range() else { return false };
+        let moved = match request {
+            Request::Mremap(call) => Some((call.addr, call.old_len)),
+            _ => None,
+        };
+        request.named_range().into_iter().chain(moved).any(|(addr, len)| self.is_near_stack(addr, len))
+    }
+
+    fn is_near_stack(&self, addr: u64, len: u64) -> bool {
         let map = &self.space.state.map;
         let grows = |region: &Region| region.flags.contains(RegionFlags::GROWS_DOWN);
         let end = addr.saturating_add(len);

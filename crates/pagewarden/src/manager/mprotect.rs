@@ -65,12 +65,13 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, prot: u64, key: Option<i3
 
 /// The key that `region` gets (`__arch_override_mprotect_pkey`).
 fn key_for(draft: &mut Draft<'_>, region: &Region, wanted: &Wanted) -> ProtectionKey {
+    let features = draft.space.config.features;
     let keys = &mut draft.next.attributes.keys;
     match wanted.key {
         WantedKey::Named(key) => key,
         WantedKey::ExecuteOnly => {
             // The first key, should the guest have freed it, denies nothing.
-            let own = keys.for_execute_only().filter(|key| *key != ProtectionKey::DEFAULT);
+            let own = keys.for_execute_only(features).filter(|key| *key != ProtectionKey::DEFAULT);
             own.unwrap_or(region.key)
         }
         WantedKey::Kept if region.prot == Prot::EXEC && keys.is_execute_only(region.key) => ProtectionKey::DEFAULT,

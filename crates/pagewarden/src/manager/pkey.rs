@@ -26,10 +26,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The keys of a new program: it has the first. Without keys there is not even that.
+    /// The keys of a new program: it has been given the first. Without keys Linux still has the first to give away.
     pub(super) const fn new(features: Features) -> Self {
-        let given = features.has_keys() as u16;
-        Self { given, free: if features.has_keys() { !given } else { 0 }, execute_only: None }
+        let first = bit(ProtectionKey::DEFAULT);
+        let (given, free) = if features.has_keys() { (first, !first) } else { (0, first) };
+        Self { given, free, execute_only: None }
     }
 
     /// Takes the lowest free key.
@@ -46,7 +47,10 @@ impl Keys {
     }
 
     /// The key of memory that can only be executed; taken now if there was no such memory yet and a key is left.
-    pub(super) fn for_execute_only(&mut self) -> Option<ProtectionKey> {
+    pub(super) fn for_execute_only(&mut self, features: Features) -> Option<ProtectionKey> {
+        if !features.has_keys() {
+            return None;
+        }
         if self.execute_only.is_none() {
             self.execute_only = self.take();
         }
@@ -76,6 +80,11 @@ pub(super) fn plan_allocate(space: &Space, flags: u64, rights: u64) -> Result<Pl
     let mut draft = Draft::new(space);
     let keys = &mut draft.next.attributes.keys;
     let key = keys.take().ok_or(Errno::NoSpc)?;
+    if !space.config.features.has_keys() {
+        // Linux finds out only when it sets the rights, and does not take the key back.
+        draft.keep_state();
+        return draft.finish(Err(Errno::Inval.into()));
+    }
     keys.given |= bit(key);
     draft.op(Op::AllocateKey { key, rights });
     draft.finish(Ok(key.number().into()))

@@ -124,18 +124,26 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// The state changes even if there is nothing to do for the platform and the outcome is an error.
+    keeps_state: bool,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+        let next = space.state.clone();
+        Self { space, next, ops: Vec::new(), object: None, keeps_state: false, lock_errno: Errno::NoMem }
     }
 
     /// Running out of locked memory is reported as `errno`.
     pub(super) fn lock_errno(&mut self, errno: Errno) {
         self.lock_errno = errno;
+    }
+
+    /// What has changed in the state stays whatever the outcome.
+    pub(super) fn keep_state(&mut self) {
+        self.keeps_state = true;
     }
 
     /// The request makes `object`, which costs `pages` by itself.
@@ -179,7 +187,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// The outcome's, if nothing was done before it; or the first limit of the account that is exceeded.
     pub(super) fn finish(self, outcome: Result<u64, Refusal>) -> Result<Plan, Refusal> {
-        if self.ops.is_empty() {
+        if self.ops.is_empty() && !self.keeps_state {
             outcome?;
         }
         let account = &self.space.config.account;
