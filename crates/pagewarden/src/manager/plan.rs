@@ -142,6 +142,8 @@ pub(super) struct Draft<'a> {
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
     checkpoints: Vec<Checkpoint>,
+    /// The state changes even if there is nothing to do for the platform and the outcome is an error.
+    keeps_state: bool,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
@@ -149,12 +151,18 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
         let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
-        Self { space, next: space.state.clone(), ops, object, checkpoints, lock_errno: Errno::NoMem }
+        let (keeps_state, lock_errno) = (false, Errno::NoMem);
+        Self { space, next: space.state.clone(), ops, object, checkpoints, keeps_state, lock_errno }
     }
 
     /// Running out of locked memory is reported as `errno`.
     pub(super) fn lock_errno(&mut self, errno: Errno) {
         self.lock_errno = errno;
+    }
+
+    /// What has changed in the state stays whatever the outcome.
+    pub(super) fn keep_state(&mut self) {
+        self.keeps_state = true;
     }
 
     /// The request makes `object`, which costs `pages` by itself.
@@ -214,7 +222,7 @@ impl<'a> Draft<'a> {
         if self.next.is_torn {
             return Err(Errno::NoMem.into());
         }
-        if self.ops.is_empty() {
+        if self.ops.is_empty() && !self.keeps_state {
             outcome?;
         }
         let account = &self.space.config.account;
@@ -236,11 +244,17 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Refuses to change a sealed region (Linux) or one of the platform.
-pub(super) const fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+/// Refuses to change a region of the platform.
+pub(super) const fn check_not_fixed(region: &Region) -> Result<(), Refusal> {
     if region.flags.contains(RegionFlags::FIXED) {
         return Err(Refusal::new(Errno::Perm, Cause::FixedRegion));
     }
+    Ok(())
+}
+
+/// Refuses to change a sealed region (Linux) or one of the platform.
+pub(super) fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+    check_not_fixed(region)?;
     if region.flags.contains(RegionFlags::SEALED) {
         return Err(Refusal::new(Errno::Perm, Cause::Linux));
     }

@@ -26,6 +26,9 @@ pub(super) fn plan(
     let region = new_region(space, call, range, old, is_sealed)?;
     let populate = if call.flags.contains(MapFlags::NON_BLOCK) { Populate::OnDemand } else { Populate::Now };
     let mut draft = Draft::new(space);
+    let keys = &mut draft.next.attributes.keys;
+    let key = if region.prot == Prot::EXEC { keys.for_execute_only(space.config.features) } else { None };
+    let region = Region { key: key.unwrap_or_default(), ..region };
     let region = prepare(&mut draft, range, region)?;
     draft.op(Op::RemapPages { range, region: region.clone(), populate });
     draft.place(range, region, Target::Replace)?;
@@ -61,7 +64,7 @@ fn shared_region(space: &Space, range: PageRange) -> Result<&Region, Errno> {
 
 /// Whether both show the same file with the same properties, whatever its pages.
 fn is_alike(a: &Region, b: &Region) -> bool {
-    a.backing == b.backing && a.prot == b.prot && a.prot_max == b.prot_max && a.flags == b.flags
+    a.backing == b.backing && a.prot == b.prot && a.prot_max == b.prot_max && a.key == b.key && a.flags == b.flags
 }
 
 /// Whether the region is shared and its file is open for writing (`VM_SHARED`).
