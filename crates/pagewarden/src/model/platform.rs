@@ -226,6 +226,17 @@ impl PageManagementProvider for Platform {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
             }
+            Op::ProtectKey { range, to, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
+            }
+            Op::Seal { range } => self.runs.update(*range, |region| region.flags |= RegionFlags::SEALED),
+            Op::RemapPages { range, region, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.map(*range, region, Target::Replace);
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
+            Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
             Op::Move { from, to, source } => self.relocate(*from, *to, *source),
             Op::Grow { from, to } => self.grow(*from, *to),
             Op::Duplicate { from, to, target } => {

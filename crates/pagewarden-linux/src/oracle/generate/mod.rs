@@ -24,6 +24,9 @@ const CALLS: &[(u64, Call)] = &[
     (110, Call::Mremap),
     (50, Call::Brk),
     (100, Call::Madvise),
+    (30, Call::ProcessMadvise),
+    (35, Call::RemapPages),
+    (4, Call::Seal),
     (25, Call::Mlock),
     (20, Call::Mlock2),
     (20, Call::Munlock),
@@ -119,6 +122,12 @@ impl Generator {
                 Step::new(call, &[addr, Arg::Value(len), Arg::Value(prot), Arg::Value(key)])
             }
             Call::Shmdt => Step::new(call, &[self.attached()]),
+            Call::RemapPages => self.remap_pages(),
+            Call::ProcessMadvise => self.process_madvise(),
+            Call::Seal => {
+                // F_SEAL_FUTURE_WRITE, F_SEAL_WRITE, F_SEAL_EXEC.
+                Step::new(call, &[Arg::Value(self.rng.weighted(&[(60, 0x10), (30, 8), (10, 0x20)]))])
+            }
             Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
             _ => self.over_range(call),
@@ -266,6 +275,33 @@ impl Generator {
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }
 
+    fn remap_pages(&mut self) -> Step {
+        let (addr, len) =
+            if self.rng.chance(30) { (self.attached(), self.length(Arg::Value(0))) } else { self.range() };
+        let page = self.rng.below(12);
+        let far = self.rng.pick(&[1 << 31, 1 << 50, (1 << 51) - 2, (1 << 52) - 1, 1 << 63, u64::MAX, u64::MAX - 3]);
+        let page = self.rng.weighted(&[(60, page), (30, 0), (10, far)]);
+        let prot = self.rng.weighted(&[(94, 0), (3, 1), (3, 3)]);
+        // MAP_NONBLOCK counts, MAP_PRIVATE, MAP_POPULATE and MAP_LOCKED do not.
+        let flags = self.rng.weighted(&[(60, 0), (25, 0x1_0000), (5, 2), (5, 0x8000), (5, 0x2000)]);
+        self.note(addr, len);
+        Step::new(Call::RemapPages, &[addr, Arg::Value(len), Arg::Value(prot), Arg::Value(page), Arg::Value(flags)])
+    }
+
+    /// Both ranges, up to twice; see the interpreter for the word that says how.
+    fn process_madvise(&mut self) -> Step {
+        let advice = self.advice();
+        let target = self.rng.weighted(&[(40, 0), (35, 1), (10, 2), (5, 3), (3, 4), (3, 5)]);
+        let mut how = target | self.rng.weighted(&[(15, 1), (40, 2), (20, 3), (20, 4), (5, 0)]) << 4;
+        for place in 0..4 {
+            how |= self.rng.weighted(&[(45, 0), (40, 1), (8, 2), (7, 3)]) << (8 + 4 * place);
+        }
+        how |= self.rng.weighted(&[(92, 0), (2, 1), (2, 2), (2, 3), (2, 4)]) << 24;
+        let ((a, a_len), (b, b_len)) = (self.range(), self.range());
+        let words = [Arg::Value(advice), Arg::Value(how), a, Arg::Value(a_len), b, Arg::Value(b_len)];
+        Step::new(Call::ProcessMadvise, &words)
+    }
+
     fn shmat(&mut self) -> Step {
         let addr = if self.rng.chance(40) { Arg::Value(0) } else { self.place() };
         // SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC and a bit without a meaning.
@@ -334,6 +370,8 @@ impl Generator {
             (18, FileKind::ReadOnly),
             (6, FileKind::WriteOnly),
             (28, FileKind::Memfd),
+            (6, FileKind::Sealed),
+            (12, FileKind::Sealable),
             (10, FileKind::Zero),
             (3, FileKind::Directory),
             (3, FileKind::Pipe),
