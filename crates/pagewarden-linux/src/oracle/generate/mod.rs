@@ -59,6 +59,8 @@ struct Generator {
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
     mapped: Vec<(u64, u64)>,
+    /// Where something shared may have been mapped.
+    shared: Vec<(Arg, u64)>,
     /// Steps whose answer may be an address.
     answers: Vec<u16>,
     next: u16,
@@ -66,8 +68,14 @@ struct Generator {
 
 /// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
 pub fn generate(seed: u64, steps: usize) -> Program {
-    let mut generator =
-        Generator { rng: Rng::new(seed), edges: vec![0, 16, 24], mapped: Vec::new(), answers: Vec::new(), next: 0 };
+    let mut generator = Generator {
+        rng: Rng::new(seed),
+        edges: vec![0, 16, 24],
+        mapped: Vec::new(),
+        shared: Vec::new(),
+        answers: Vec::new(),
+        next: 0,
+    };
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
     if generator.rng.chance(25) {
@@ -200,6 +208,9 @@ impl Generator {
         let file = if anonymous && self.rng.chance(90) { FileKind::None } else { self.file() };
         let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
+        if kind & 2 == 0 || kind == 3 {
+            self.note_shared(addr, len, placement != 0);
+        }
         if placement == 0 {
             self.answers.push(self.next);
         } else {
@@ -276,8 +287,11 @@ impl Generator {
     }
 
     fn remap_pages(&mut self) -> Step {
-        let (addr, len) =
-            if self.rng.chance(30) { (self.attached(), self.length(Arg::Value(0))) } else { self.range() };
+        let (addr, len) = match self.shared.len() {
+            0 => self.range(),
+            _ if self.rng.chance(20) => self.range(),
+            _ => self.part_of_shared(),
+        };
         let page = self.rng.below(12);
         let far = self.rng.pick(&[1 << 31, 1 << 50, (1 << 51) - 2, (1 << 52) - 1, 1 << 63, u64::MAX, u64::MAX - 3]);
         let page = self.rng.weighted(&[(60, page), (30, 0), (10, far)]);
@@ -309,6 +323,7 @@ impl Generator {
         while self.rng.chance(40) {
             flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
         }
+        self.note_shared(addr, 8 * PAGE, addr != Arg::Value(0));
         if addr == Arg::Value(0) {
             self.answers.push(self.next);
         } else {
