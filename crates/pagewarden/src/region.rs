@@ -12,7 +12,7 @@ use crate::prot::{Prot, ProtectionKey};
 
 bitflags::bitflags! {
     /// Properties of a region besides its rights. Names follow the kernel's `VM_*`.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RegionFlags: u32 {
         /// Stores go to the backing and are seen by all who map it (`VM_MAYSHARE`).
         const SHARED = 1 << 0;
@@ -53,6 +53,8 @@ bitflags::bitflags! {
         const DROPPABLE = 1 << 17;
         /// Mapped with `MAP_SYNC` (`VM_SYNC`): stores to persistent memory are durable.
         const SYNC = 1 << 19;
+        /// Shared, of a file that is open for writing but sealed against it (`VM_SHARED` without `VM_MAYWRITE`).
+        const WRITE_SEALED = 1 << 24;
         /// Belongs to the platform: no request of a guest touches it.
         const FIXED = 1 << 18;
     }

@@ -52,7 +52,7 @@ impl Guard {
     }
 
     /// Whether `call` may be made.
-    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, _]: [u64; 6]) -> bool {
+    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, f]: [u64; 6]) -> bool {
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
@@ -60,6 +60,11 @@ impl Guard {
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
+            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::Seal => true,
+            Call::ProcessMadvise => [(c, d), (e, f)]
+                .iter()
+                .all(|&(addr, len)| !self.hits(addr, len) && self.allows_advice(addr, len, a & 0xffff_ffff)),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
             Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
             Call::Mlockall => !self.large,

@@ -5,7 +5,7 @@
 
 use super::mdwe;
 use super::plan::{Cause, Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
@@ -133,11 +133,7 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
     if is_new_charge && !draft.can_commit(pages) {
         return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
     }
-    draft.next.update(part, |region| {
-        region.prot = prot;
-        region.key = key;
-        region.flags.set(RegionFlags::COMMITTED, is_new_charge || region.flags.contains(RegionFlags::COMMITTED));
-    })?;
+    set(space, &mut draft.next, part, prot, Some(key))?;
     let keys = draft.next.attributes.keys;
     let keyed = |prot, key| KeyedProt { prot, key: keys.usage(key) };
     draft.op(if region.key == key {
@@ -145,5 +141,23 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
     } else {
         Op::ProtectKey { range: part, from: keyed(region.prot, region.key), to: keyed(prot, key) }
     });
+    Ok(())
+}
+
+/// Gives all of `range` the rights `prot` and the key, if one is given. What has once been writable stays charged.
+pub(super) fn set(
+    space: &Space,
+    state: &mut State,
+    range: PageRange,
+    prot: Prot,
+    key: Option<ProtectionKey>,
+) -> Result<(), Errno> {
+    state.update(range, |region| {
+        region.prot = prot;
+        region.key = key.unwrap_or(region.key);
+        if space.is_accountable(region) {
+            region.flags |= RegionFlags::COMMITTED;
+        }
+    })?;
     Ok(())
 }
