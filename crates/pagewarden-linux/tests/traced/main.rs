@@ -14,5 +14,6 @@ mod errors;
 mod leftovers;
 mod processes;
 mod refusals;
+mod sealed;
 mod signals;
 mod support;
