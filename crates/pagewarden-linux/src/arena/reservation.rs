@@ -174,7 +174,7 @@ impl Reservation {
     /// Puts a mapping in the place of what is there.
     pub(super) fn map(&self, range: PageRange, mapping: Mapping) -> Result<(), Errno> {
         let Mapping { prot, flags, fd, offset } = mapping;
-        let flags = flags - MapFlags::FIXED_NO_REPLACE | MapFlags::FIXED;
+        let flags = (flags - MapFlags::FIXED_NO_REPLACE) | MapFlags::FIXED;
         let fd = i64::from(fd).cast_unsigned();
         self.change(libc::SYS_mmap, range, [prot.bits().into(), flags.bits(), fd, offset]).map(drop)
     }
