@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
+use super::attached::{Attached, Kind, tracked};
 use super::config::{Privileges, SpaceConfig};
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -76,26 +77,37 @@ pub(super) struct State {
     pub(super) lock_future: RegionFlags,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// System V segments in the map.
+    pub(super) attached: Attached,
 }
 
 impl State {
     /// Adds a region to the free `range`.
     pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.insert(range, region)
+        if tracked(&region).is_none() {
+            return self.map.insert(range, region);
+        }
+        self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.insert(range, region))
     }
 
     /// Removes whatever is in `range`.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
         self.discount(range);
-        self.map.remove(range)
+        if self.attached.is_empty() {
+            return self.map.remove(range);
+        }
+        self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.remove(range))
     }
 
     /// Puts a region in the place of whatever is in `range`.
     pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.discount(range);
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.replace(range, region)
+        if self.attached.is_empty() && tracked(&region).is_none() {
+            return self.map.replace(range, region);
+        }
+        self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.replace(range, region))
     }
 
     /// Takes what is in `range` out of the sums.
@@ -111,11 +123,15 @@ impl State {
     /// Changes the regions in `range`.
     pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
-        self.map.update(range, |part, region| {
+        let change = |part: PageRange, region: &mut Region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        })
+        };
+        if self.attached.is_empty() {
+            return self.map.update(range, change);
+        }
+        self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.update(range, change))
     }
 
     /// What the account holds for this state.
