@@ -13,5 +13,6 @@ mod errors;
 mod leftovers;
 mod processes;
 mod refusals;
+mod sealed;
 mod signals;
 mod support;

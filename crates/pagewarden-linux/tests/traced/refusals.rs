@@ -20,16 +20,12 @@ remap_file_pages ENOSYS
 process_madvise ENOSYS
 ptrace EPERM
 process_vm_writev EPERM
-pkey_alloc ENOSPC
-pkey_mprotect EINVAL
 personality EINVAL
 clone EINVAL
-mseal ENOSYS
 map_shadow_stack ENOSYS
 PR_SET_MM EPERM
 x32 ENOSYS
 process_vm_readv allowed
-pkey_mprotect EINVAL
 personality allowed
 ";
     for link in [Link::Dynamic, Link::Static] {

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
+use crate::fallible::try_arc;
 use crate::object::MemoryObject;
 use crate::object::sysv::Change;
 use crate::region::Region;
@@ -27,6 +28,14 @@ struct Tracked {
     regions: u64,
     opened: u64,
     closed: u64,
+}
+
+impl Tracked {
+    fn tell(&self, change: Change) {
+        if let Some(attachable) = self.object.attachable() {
+            attachable.change(change, self.object.charge());
+        }
+    }
 }
 
 /// Regions by segment in the neighbourhood of a change.
@@ -53,16 +62,19 @@ fn with_neighbours(range: PageRange) -> PageRange {
     PageRange::from_pages(first, PageCount::new(pages)).unwrap_or(range)
 }
 
-fn count<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Census {
+fn count<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Result<Census, Errno> {
     let mut counts: Vec<(Arc<MemoryObject>, u64)> = Vec::new();
     for entry in entries {
         let Some(object) = tracked(entry.region) else { continue };
         match counts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, object)) {
             Some((_, count)) => *count += 1,
-            None => counts.push((Arc::clone(object), 1)),
+            None => {
+                counts.try_reserve(1).map_err(|_| Errno::NoMem)?;
+                counts.push((Arc::clone(object), 1));
+            }
         }
     }
-    Census(counts)
+    Ok(Census(counts))
 }
 
 impl Attached {
@@ -79,17 +91,17 @@ impl Attached {
         change: impl FnOnce(&mut Vmmap) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let around = with_neighbours(range);
-        let before = count(map.range(around));
+        let before = count(map.range(around))?;
         if kind == Kind::Removes {
-            self.note_removed(map, range);
+            self.note_removed(map, range)?;
         }
         change(map)?;
-        let after = count(map.range(around));
+        let after = count(map.range(around))?;
         let is_new = |object: &Arc<MemoryObject>| before.of(object) == 0;
         for (object, _) in before.0.iter().chain(after.0.iter().filter(|(object, _)| is_new(object))) {
             let (before, after) = (before.of(object), after.of(object));
             if before != after {
-                let tracked = self.entry(object);
+                let tracked = self.entry(object)?;
                 tracked.regions = (tracked.regions + after).saturating_sub(before);
                 tracked.opened += u64::from(after > before);
             }
@@ -98,40 +110,58 @@ impl Attached {
     }
 
     /// What is removed is closed; a region that is removed in part is split first, which opens one.
-    fn note_removed(&mut self, map: &Vmmap, range: PageRange) {
+    fn note_removed(&mut self, map: &Vmmap, range: PageRange) -> Result<(), Errno> {
         for entry in map.range(range) {
             if let Some(object) = tracked(entry.region) {
-                let tracked = self.entry(object);
+                let tracked = self.entry(object)?;
                 tracked.closed += 1;
                 tracked.opened += u64::from(!range.contains_range(entry.range));
             }
         }
+        Ok(())
     }
 
-    fn entry(&mut self, object: &Arc<MemoryObject>) -> &mut Tracked {
-        let list = Arc::make_mut(self.0.get_or_insert_default());
+    /// The entry of `object`, made if there is none, in a list of this state's own.
+    fn entry(&mut self, object: &Arc<MemoryObject>) -> Result<&mut Tracked, Errno> {
+        let mut list = self.copy_if(|_| true)?;
         let index = list.iter().position(|tracked| Arc::ptr_eq(&tracked.object, object)).unwrap_or(list.len());
         if index == list.len() {
+            list.try_reserve(1).map_err(|_| Errno::NoMem)?;
             list.push(Tracked { object: Arc::clone(object), regions: 0, opened: 0, closed: 0 });
         }
-        &mut list[index]
+        self.0 = Some(try_arc(list)?);
+        let list = self.0.as_mut().and_then(Arc::get_mut).ok_or(Errno::NoMem)?;
+        list.get_mut(index).ok_or(Errno::NoMem)
+    }
+
+    /// The entries that `is_wanted` wants, in a list of their own.
+    fn copy_if(&self, is_wanted: impl Fn(&Tracked) -> bool) -> Result<Vec<Tracked>, Errno> {
+        let mut list = Vec::new();
+        list.try_reserve(self.list().len()).map_err(|_| Errno::NoMem)?;
+        list.extend(self.list().iter().filter(|tracked| is_wanted(tracked)).cloned());
+        Ok(list)
     }
 
     fn list(&self) -> &[Tracked] {
         self.0.as_ref().map_or(&[], |list| list.as_slice())
     }
 
-    /// Forgets segments that are not attached any more.
-    pub(super) fn forget_detached(&mut self) {
-        if self.list().iter().any(|tracked| tracked.regions == 0) {
-            let left: Vec<Tracked> = self.list().iter().filter(|tracked| tracked.regions > 0).cloned().collect();
-            self.0 = (!left.is_empty()).then(|| Arc::new(left));
+    /// Forgets segments that are not attached any more. Without memory for it they stay, which does no harm.
+    fn forget_detached(&mut self) {
+        let is_attached = |tracked: &Tracked| tracked.regions > 0;
+        if self.list().iter().all(is_attached) {
+            return;
+        }
+        let left =
+            self.copy_if(is_attached).and_then(|left| if left.is_empty() { Ok(None) } else { try_arc(left).map(Some) });
+        if let Ok(left) = left {
+            self.0 = left;
         }
     }
 
     /// Whether the counts are those of `map`.
     pub(super) fn matches(&self, map: &Vmmap) -> bool {
-        let counted = count(map.iter());
+        let Ok(counted) = count(map.iter()) else { return false };
         let held: Vec<&Tracked> = self.list().iter().filter(|tracked| tracked.regions > 0).collect();
         held.len() == counted.0.len() && held.iter().all(|tracked| counted.of(&tracked.object) == tracked.regions)
     }
@@ -150,17 +180,11 @@ pub(super) struct Held(Attached);
 impl Held {
     /// A new space, such as a fork makes, has everything in `state` attached for the first time.
     pub(super) fn new(state: &Attached) -> Self {
-        let mut held = Self::default();
-        let mut fresh = state.clone();
-        fresh.forget_detached();
-        if let Some(list) = &mut fresh.0 {
-            for tracked in Arc::make_mut(list) {
-                (tracked.opened, tracked.closed) = (1, 0);
-            }
+        for tracked in state.list().iter().filter(|tracked| tracked.regions > 0) {
+            let change = Change { more: tracked.regions.cast_signed(), is_opened: true, is_closed: false };
+            tracked.tell(change);
         }
-        held.tell(&fresh);
-        held.0 = state.clone();
-        held
+        Self(state.clone())
     }
 
     /// Tells segments what `next`, the state in force from now on, has attached.
@@ -185,20 +209,16 @@ impl Held {
                 is_opened: tracked.opened > before.1,
                 is_closed: tracked.closed > before.2,
             };
-            if let Some(attachable) = tracked.object.attachable() {
-                attachable.change(change, tracked.object.charge());
-            }
+            tracked.tell(change);
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for tracked in self.0.list() {
+        for tracked in self.0.list().iter().filter(|tracked| tracked.regions > 0) {
             let change = Change { more: -tracked.regions.cast_signed(), is_opened: false, is_closed: true };
-            if let Some(attachable) = tracked.object.attachable() {
-                attachable.change(change, tracked.object.charge());
-            }
+            tracked.tell(change);
         }
     }
 }

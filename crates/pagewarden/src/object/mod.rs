@@ -6,10 +6,13 @@
 
 pub mod sysv;
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
 
 use crate::addr::PageCount;
+use crate::error::Errno;
+use crate::fallible::try_arc;
 use crate::ledger::Charge;
 use sysv::Attachable;
 
@@ -53,7 +56,7 @@ pub enum ObjectKind {
 pub struct MemoryObject {
     kind: ObjectKind,
     /// The path or name to show in a map; may be empty.
-    name: String,
+    name: Cow<'static, str>,
     /// What the object itself costs; dropped with it.
     charge: Option<Charge>,
     /// Whether large maps of it are placed on huge-page boundaries.
@@ -67,31 +70,46 @@ pub struct MemoryObject {
 impl MemoryObject {
     /// An object that costs nothing by itself.
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self::plain(kind, name.into()))
+        Arc::new(Self::plain(kind, Cow::Owned(name.into())))
     }
 
     /// The same, on a file system that places large maps on huge-page boundaries (ext4, xfs, btrfs).
     pub fn new_huge_aligned(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { is_huge_aligned: true, ..Self::plain(kind, name.into()) })
+        Arc::new(Self { is_huge_aligned: true, ..Self::plain(kind, Cow::Owned(name.into())) })
     }
 
     /// An object that holds `charge` for as long as it lives.
     pub fn with_charge(kind: ObjectKind, name: impl Into<String>, charge: Charge) -> Arc<Self> {
-        Arc::new(Self { charge: Some(charge), ..Self::plain(kind, name.into()) })
+        Arc::new(Self { charge: Some(charge), ..Self::plain(kind, Cow::Owned(name.into())) })
+    }
+
+    /// An object that a request of a guest makes.
+    pub(crate) fn try_new(
+        kind: ObjectKind,
+        name: impl Into<Cow<'static, str>>,
+        charge: Option<Charge>,
+    ) -> Result<Arc<Self>, Errno> {
+        try_arc(Self { charge, ..Self::plain(kind, name.into()) })
     }
 
     /// Anonymous memory of `pages` pages that processes share.
-    pub(crate) fn shared_anonymous(pages: PageCount, charge: Charge) -> Arc<Self> {
-        let plain = Self::plain(ObjectKind::SharedAnonymous, String::from("/dev/zero (deleted)"));
-        Arc::new(Self { charge: Some(charge), pages: Some(pages), ..plain })
+    pub(crate) fn shared_anonymous(pages: PageCount, charge: Charge) -> Result<Arc<Self>, Errno> {
+        let plain = Self::plain(ObjectKind::SharedAnonymous, Cow::Borrowed("/dev/zero (deleted)"));
+        try_arc(Self { charge: Some(charge), pages: Some(pages), ..plain })
     }
 
     /// A segment that wants to know who has it attached.
-    pub(crate) fn segment(kind: ObjectKind, name: String, charge: Charge, attachable: Attachable) -> Arc<Self> {
-        Arc::new(Self { charge: Some(charge), attachable: Some(attachable), ..Self::plain(kind, name) })
+    pub(crate) fn segment(
+        kind: ObjectKind,
+        name: String,
+        charge: Charge,
+        attachable: Attachable,
+    ) -> Result<Arc<Self>, Errno> {
+        let plain = Self::plain(kind, Cow::Owned(name));
+        try_arc(Self { charge: Some(charge), attachable: Some(attachable), ..plain })
     }
 
-    const fn plain(kind: ObjectKind, name: String) -> Self {
+    const fn plain(kind: ObjectKind, name: Cow<'static, str>) -> Self {
         let pages = match kind {
             ObjectKind::SysV { pages, .. } => Some(pages),
             _ => None,

@@ -5,6 +5,8 @@
 
 use alloc::collections::BTreeMap;
 
+use crate::error::Errno;
+
 /// Bits of an identifier that are the slot (`IPCMNI_SHIFT`).
 const SLOT_BITS: u32 = 15;
 /// The most slots (`IPCMNI`).
@@ -34,21 +36,23 @@ impl<T> Ids<T> {
         u32::try_from(self.slots.len()).unwrap_or(SLOTS_MAX)
     }
 
-    /// Adds what `make` makes of the new identifier; `None` if there would be more than `most`.
-    pub(super) fn add(&mut self, most: u32, make: impl FnOnce(i32) -> T) -> Option<i32> {
+    /// Adds what `make` makes of the new identifier.
+    ///
+    /// # Errors
+    /// `ENOSPC` if there would be more than `most`, or what `make` says.
+    pub(super) fn add(&mut self, most: u32, make: impl FnOnce(i32) -> Result<T, Errno>) -> Result<i32, Errno> {
         if self.len() >= most.min(SLOTS_MAX) {
-            return None;
+            return Err(Errno::NoSpc);
         }
         let circle = (self.len() * 3 / 2).clamp(CIRCLE_MIN, SLOTS_MAX);
-        let slot = self.free_slot(self.next, circle).or_else(|| self.free_slot(0, circle))?;
-        self.next = slot + 1;
-        if self.last.is_some_and(|last| slot <= last) {
-            self.sequence = (self.sequence + 1) % SEQUENCE_END;
-        }
-        self.last = Some(slot);
-        let id = ((self.sequence << SLOT_BITS) | slot).cast_signed();
-        self.slots.insert(slot, (self.sequence, make(id)));
-        Some(id)
+        let slot = self.free_slot(self.next, circle).or_else(|| self.free_slot(0, circle)).ok_or(Errno::NoSpc)?;
+        let is_new_round = self.last.is_some_and(|last| slot <= last);
+        let sequence = if is_new_round { (self.sequence + 1) % SEQUENCE_END } else { self.sequence };
+        let id = ((sequence << SLOT_BITS) | slot).cast_signed();
+        let object = make(id)?;
+        (self.next, self.last, self.sequence) = (slot + 1, Some(slot), sequence);
+        self.slots.insert(slot, (sequence, object));
+        Ok(id)
     }
 
     /// The first free slot in `from..end`.
@@ -117,10 +121,10 @@ mod tests {
     fn slots_go_around_and_the_sequence_number_goes_up() {
         let mut ids = Ids::new();
         for slot in 0..64 {
-            assert_eq!(ids.add(4096, |id| id), Some(slot));
+            assert_eq!(ids.add(4096, Ok), Ok(slot));
             ids.retain(|id| *id != slot);
         }
-        assert_eq!(ids.add(4096, |id| id), Some(1 << 15));
+        assert_eq!(ids.add(4096, Ok), Ok(1 << 15));
         assert_eq!((ids.get(1 << 15), ids.get(0), ids.in_slot_of(0)), (Some(&(1 << 15)), None, Some(&(1 << 15))));
         assert_eq!((ids.get(-1), ids.highest_slot()), (None, 0));
     }
@@ -128,21 +132,21 @@ mod tests {
     #[test]
     fn a_slot_in_use_is_passed_over() {
         let mut ids = Ids::new();
-        (0..64).for_each(|_| assert!(ids.add(4096, |id| id).is_some()));
+        (0..64).for_each(|_| assert!(ids.add(4096, Ok).is_ok()));
         ids.retain(|id| !matches!(*id, 5 | 7));
-        assert_eq!(ids.add(4096, |id| id), Some(64), "62 * 3 / 2 is more than 64");
+        assert_eq!(ids.add(4096, Ok), Ok(64), "62 * 3 / 2 is more than 64");
         ids.retain(|id| *id < 20);
-        assert_eq!((ids.add(4096, |id| id), ids.add(4096, |id| id)), (Some(0x8005), Some(0x8007)));
-        assert_eq!(ids.add(20, |id| id), None);
+        assert_eq!((ids.add(4096, Ok), ids.add(4096, Ok)), (Ok(0x8005), Ok(0x8007)));
+        assert_eq!(ids.add(20, Ok), Err(Errno::NoSpc));
     }
 
     #[test]
     fn the_table_can_be_filled() {
         let mut ids = Ids::new();
         for _ in 0..SLOTS_MAX {
-            assert!(ids.add(u32::MAX, |id| id).is_some());
+            assert!(ids.add(u32::MAX, Ok).is_ok());
         }
-        assert_eq!(ids.add(u32::MAX, |id| id), None);
+        assert_eq!(ids.add(u32::MAX, Ok), Err(Errno::NoSpc));
         assert_eq!(ids.highest_slot(), 32_767);
     }
 
@@ -150,8 +154,8 @@ mod tests {
     fn sequence_numbers_start_anew() {
         let mut ids = Ids::new();
         ids.sequence = SEQUENCE_END - 1;
-        (0..64).for_each(|_| assert!(ids.add(4096, |id| id).is_some()));
+        (0..64).for_each(|_| assert!(ids.add(4096, Ok).is_ok()));
         ids.retain(|_| false);
-        assert_eq!(ids.add(4096, |id| id), Some(0));
+        assert_eq!(ids.add(4096, Ok), Ok(0));
     }
 }

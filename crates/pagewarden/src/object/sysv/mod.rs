@@ -318,10 +318,20 @@ impl SegmentTable {
         let mode = flags.cast_unsigned() & MODE_BITS;
         let id = self.segments.add(self.limits.segments_max, |id| {
             let name = format!("/SYSV{key:08x} (deleted)");
-            let object = MemoryObject::segment(ObjectKind::SysV { id, pages }, name, charge, attachable);
-            Entry { id, key, owner, creator: owner, mode, bytes, changed_at: now, creator_pid, locked_by: 0, object }
-        });
-        let id = id.ok_or(Errno::NoSpc)?;
+            let object = MemoryObject::segment(ObjectKind::SysV { id, pages }, name, charge, attachable)?;
+            Ok(Entry {
+                id,
+                key,
+                owner,
+                creator: owner,
+                mode,
+                bytes,
+                changed_at: now,
+                creator_pid,
+                locked_by: 0,
+                object,
+            })
+        })?;
         if key != PRIVATE {
             self.by_key.insert(key, id);
         }

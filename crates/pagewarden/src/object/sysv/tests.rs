@@ -243,6 +243,8 @@ fn keys_sizes_and_permissions() {
     table.set(&user(5), id, (6, 6), 0o7707).unwrap();
     let status = table.status(&user(6), id, StatusOf::Id).unwrap();
     assert_eq!((status.user, status.creator_user, status.mode), (6, 5, 0o707));
+    let of_creator = Credentials { groups: &[5], ..user(8) };
+    assert_eq!(table.status(&of_creator, id, StatusOf::Id), Err(Errno::Acces), "the creator's group is a group");
     assert_eq!(table.remove(&user(7), id), Err(Errno::Perm));
     assert_eq!((table.get(&ROOT, 0, 0, 0), table.get(&ROOT, 0, u64::MAX, 0)), (Err(Errno::Inval), Err(Errno::Inval)));
     assert_eq!(table.get(&ROOT, 0, 100 * PAGE_SIZE, 0), Err(Errno::NoSpc));
