@@ -16,9 +16,11 @@
 //! Invariants: what is charged to the account is what the map holds (virtual, committed and locked pages,
 //! regions); no request changes a region marked `FIXED`.
 
+mod attached;
 mod brk;
 mod charges;
 mod config;
+pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
@@ -32,6 +34,7 @@ mod mseal;
 mod msync;
 mod munmap;
 mod name;
+mod overcommit;
 mod pkey;
 mod place;
 mod plan;
@@ -47,7 +50,9 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
+pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
+pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
 pub use space::{Attributes, Totals};
 
@@ -59,6 +64,7 @@ use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
+use attached::{Attached, Held};
 use charges::Charges;
 use space::{Space, State};
 
@@ -67,6 +73,8 @@ use space::{Space, State};
 pub struct PageManager<P> {
     space: Space,
     charges: Charges,
+    /// System V segments that count this space.
+    held: Held,
     provider: P,
 }
 
@@ -81,11 +89,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             lock_future: RegionFlags::empty(),
             attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            attached: Attached::default(),
             left_locked_pages: 0,
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, provider }
+        Self { space: Space { config, state, generation: 0 }, charges, held: Held::default(), provider }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked
@@ -154,7 +163,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan) {
+        if let Err(refusal) = self.charge_rest(&plan) {
             self.charges.lower_to(&self.space.state);
             return Err(refusal);
         }
@@ -239,13 +248,20 @@ impl<P: PageManagementProvider> PageManager<P> {
         })
     }
 
-    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
-        let Some((object, pages)) = &plan.object else { return Ok(()) };
-        let Some(charge) = object.charge() else { return Ok(()) };
-        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    /// Charges the object that the plan makes, and looks whether all promises together are still small enough:
+    /// another space may have asked since the plan was made.
+    fn charge_rest(&self, plan: &Plan) -> Result<(), Refusal> {
+        if let Some((object, pages)) = &plan.object
+            && let Some(charge) = object.charge()
+        {
+            charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+        }
+        let promised = overcommit::promised(self.account());
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) { Err(overcommit::over()) } else { Ok(()) }
     }
 
-    fn publish(&mut self, next: State) {
+    fn publish(&mut self, mut next: State) {
+        self.held.settle(&mut next.attached);
         self.space.state = next;
         self.space.generation += 1;
         self.charges.lower_to(&self.space.state);
@@ -371,6 +387,7 @@ impl<P> PageManager<P> {
             totals.add(Totals::of(entry.region, entry.range.pages()));
         }
         assert_eq!(totals, state.totals, "sums do not match the map");
+        assert!(state.attached.matches(&state.map), "attaches do not match the map");
         for resource in Resource::ALL {
             assert_eq!(self.charges.held(resource), state.charged(resource), "charge of {resource:?}");
         }

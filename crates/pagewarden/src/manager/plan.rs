@@ -81,6 +81,8 @@ pub struct Plan {
     pub(super) next: State,
     /// An object that the request makes, and the pages it costs.
     pub(super) object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// What all promises together must stay below (overcommit mode 2).
+    pub(super) promise_bound: Option<u64>,
     /// What the guest is told when all operations have succeeded. An error here is one that Linux gives
     /// together with a partial effect.
     pub(super) outcome: Result<u64, Refusal>,
@@ -141,6 +143,7 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    promise_bound: Option<u64>,
     checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
     keeps_state: bool,
@@ -150,9 +153,9 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
+        let (ops, checkpoints, object, promise_bound) = (Vec::new(), Vec::new(), None, None);
         let (keeps_state, lock_errno) = (false, Errno::NoMem);
-        Self { space, next: space.state.clone(), ops, object, checkpoints, keeps_state, lock_errno }
+        Self { space, next: space.state.clone(), ops, object, promise_bound, checkpoints, keeps_state, lock_errno }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -168,6 +171,11 @@ impl<'a> Draft<'a> {
     /// The request makes `object`, which costs `pages` by itself.
     pub(super) fn make_object(&mut self, object: Arc<MemoryObject>, pages: PageCount) {
         self.object = Some((object, pages));
+    }
+
+    /// All promises together must stay below `bound`.
+    pub(super) fn promise_bound(&mut self, bound: u64) {
+        self.promise_bound = Some(bound);
     }
 
     /// Notes an operation. If there is no memory for it, [`Self::finish`] says so.
@@ -235,8 +243,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, checkpoints, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation, checkpoints })
+        let Self { space, next, ops, object, promise_bound, checkpoints, .. } = self;
+        Ok(Plan { ops, next, object, promise_bound, outcome, generation: space.generation, checkpoints })
     }
 
     fn over(&self, resource: Resource) -> Refusal {

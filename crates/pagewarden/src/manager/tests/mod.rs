@@ -5,8 +5,10 @@
 
 mod board;
 mod calls;
+mod fault;
 mod keys;
 mod mdwe;
+mod overcommit;
 mod random;
 mod remap_pages;
 mod residency;
