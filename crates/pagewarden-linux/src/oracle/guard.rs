@@ -5,7 +5,7 @@
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
 use super::enclosure;
-use super::program::{Call, PAGE};
+use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
 /// More than this is not populated.
 const LARGE: u64 = 8 << 20;
@@ -73,13 +73,19 @@ impl Guard {
         if self.enclosed.is_some_and(|locking| !self.stays_inside(call, args, locking)) {
             return false;
         }
-        let [a, b, c, d, e, _] = args;
+        let [a, b, c, d, e, f] = args;
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
-            Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mprotect | Call::PkeyMprotect | Call::Mseal | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
+            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::Seal => true,
+            Call::ProcessMadvise => [(c, d), (e, f)]
+                .iter()
+                .all(|&(addr, len)| !self.hits(addr, len) && self.allows_advice(addr, len, a & 0xffff_ffff)),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
             Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
             Call::Mlockall => !self.large,
@@ -89,11 +95,12 @@ impl Guard {
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree => true,
         }
     }
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
-    fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], locking: Locking) -> bool {
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
@@ -101,8 +108,9 @@ impl Guard {
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
-            Call::Msync | Call::Mincore => false,
-            Call::Munlock | Call::Mlock | Call::Mlock2 => !self.hits(a, b.max(1)),
+            Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
+            Call::ProcessMadvise => a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1)),
             // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
             Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
@@ -111,7 +119,9 @@ impl Guard {
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
             Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
-            _ => true,
+            Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
+            Call::Write | Call::Read | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
         }
     }
 
@@ -197,7 +207,16 @@ mod tests {
     #[test]
     fn own_memory_is_left_alone() {
         let guard = guard();
-        for call in [Call::Munmap, Call::Mprotect, Call::Madvise, Call::Mremap, Call::Write, Call::Shmdt] {
+        for call in [
+            Call::Munmap,
+            Call::Mprotect,
+            Call::PkeyMprotect,
+            Call::Mseal,
+            Call::Madvise,
+            Call::Mremap,
+            Call::Write,
+            Call::Shmdt,
+        ] {
             assert!(!guard.allows(call, [0x40_0000, PAGE, 4, 1, 0, 0]), "{call:?}");
         }
         assert!(!guard.allows(Call::Munmap, [0x3f_f000, PAGE + 1, 0, 0, 0, 0]));

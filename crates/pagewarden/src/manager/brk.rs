@@ -70,5 +70,5 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {
     draft.ask_for(pages).ok()?;
     region.flags |= RegionFlags::COMMITTED;
     draft.next.insert(added, region).ok()?;
-    Some(Contents::Anonymous)
+    Some(Contents::Other)
 }

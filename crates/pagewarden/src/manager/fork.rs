@@ -3,9 +3,8 @@
 //! The child's map is the parent's, shared, unless the parent has regions that are not inherited or are
 //! locked: locks are not inherited.
 
-use alloc::vec::Vec;
-
 use super::PageManager;
+use super::attached::Held;
 use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
 use super::overcommit;
@@ -23,6 +22,7 @@ pub struct PendingFork {
     config: SpaceConfig,
     state: State,
     charges: Charges,
+    held: Held,
 }
 
 /// Charges `account` for a copy of `space`.
@@ -33,21 +33,18 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
     overcommit::check_fork(space, &state, &account)?;
     let mut config = space.config.clone();
     config.account = account;
-    Ok(PendingFork { config, state, charges })
+    let held = Held::new(&state.attached);
+    Ok(PendingFork { config, state, charges, held })
 }
 
 fn child_state(space: &Space) -> Result<State, Errno> {
     let mut state = space.state.clone();
     state.lock_future = RegionFlags::empty();
+    state.left_locked_pages = 0;
+    state.attributes = state.attributes.of_child();
     if state.totals.dont_fork_pages > 0 {
-        let gone: Vec<PageRange> = state
-            .map
-            .iter()
-            .filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK))
-            .map(|entry| entry.range)
-            .collect();
-        for range in gone {
-            state.remove(range)?;
+        for entry in space.state.map.iter().filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK)) {
+            state.remove(entry.range)?;
         }
     }
     if state.totals.locked_pages > 0
@@ -65,7 +62,7 @@ fn child_state(space: &Space) -> Result<State, Errno> {
 impl PendingFork {
     /// The child space, once the platform has made the child.
     pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
-        let Self { config, state, charges } = self;
-        PageManager { space: Space { config, state, generation: 0 }, charges, provider }
+        let Self { config, state, charges, held } = self;
+        PageManager { space: Space { config, state, generation: 0 }, charges, held, provider }
     }
 }

@@ -1,18 +1,22 @@
 //! A platform that is an array of pages, and fails on command.
 
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::manager::PageManager;
-use crate::prot::Prot;
+use crate::object::MemoryObject;
+use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Op, PageManagementProvider, Source, Target};
-use crate::region::Region;
+use crate::region::{Region, RegionFlags};
 
 /// What a page shows: rights, sharing, and the page of the backing if it has an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Page {
     prot: Prot,
+    key: ProtectionKey,
+    is_sealed: bool,
     is_shared: bool,
     offset: Option<u64>,
 }
@@ -20,7 +24,8 @@ pub(super) struct Page {
 impl Page {
     fn of(region: &Region, page: u64) -> Self {
         let offset = region.object().map(|_| page.wrapping_add(region.delta));
-        Self { prot: region.prot, is_shared: region.is_shared(), offset }
+        let is_sealed = region.flags.contains(RegionFlags::SEALED);
+        Self { prot: region.prot, key: region.key, is_sealed, is_shared: region.is_shared(), offset }
     }
 }
 
@@ -30,6 +35,14 @@ pub(super) struct Board {
     pub(super) pages: BTreeMap<u64, Page>,
     pub(super) fail_after: Option<usize>,
     pub(super) runs: usize,
+    /// What was synced, and what bytes were stored where.
+    pub(super) synced: Vec<PageRange>,
+    pub(super) stored: BTreeMap<u64, u8>,
+    /// Whether the objects are sealed against writing, and the first address that cannot be stored to.
+    pub(super) is_write_sealed: bool,
+    pub(super) unwritable: Option<u64>,
+    /// Whether the guest may know what is resident of files.
+    pub(super) hides_files: bool,
 }
 
 impl PageManagementProvider for Board {
@@ -44,6 +57,30 @@ impl PageManagementProvider for Board {
             *left -= 1;
         }
         self.apply(op)
+    }
+
+    fn is_write_sealed(&self, _range: PageRange) -> bool {
+        self.is_write_sealed
+    }
+
+    /// Pages with an even number are resident.
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        assert!(range.pages().get() <= 512, "too much at once");
+        (range.first_page()..range.end_page()).for_each(|page| each(page % 2 == 0));
+    }
+
+    fn may_know(&self, _object: &MemoryObject) -> bool {
+        !self.hides_files
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        for (at, byte) in (addr.as_u64()..).zip(bytes) {
+            if self.unwritable.is_some_and(|first| at >= first) {
+                return Err(Errno::Fault);
+            }
+            self.stored.insert(at, *byte);
+        }
+        Ok(())
     }
 }
 
@@ -60,6 +97,12 @@ impl Board {
             Op::Protect { range, to, .. } => {
                 for page in range.first_page()..range.end_page() {
                     self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole")).prot = *to;
+                }
+            }
+            Op::ProtectKey { range, to, .. } => {
+                for page in range.first_page()..range.end_page() {
+                    let page = self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole"));
+                    (page.prot, page.key) = (to.prot, to.key.key());
                 }
             }
             Op::Move { from, to, source, .. } => self.relocate(*from, *to, *source),
@@ -80,13 +123,26 @@ impl Board {
             Op::SetBreak { from, to, .. } => {
                 let (old, new) = (from.page_up().unwrap(), to.page_up().unwrap());
                 if let Some(added) = PageRange::new(old, new) {
-                    let page = Page { prot: Prot::READ | Prot::WRITE, is_shared: false, offset: None };
-                    self.put(added, |_| page.clone());
+                    let region = Region::anonymous(Prot::READ | Prot::WRITE);
+                    self.put(added, |page| Page::of(&region, page));
                 } else if let Some(gone) = PageRange::new(new, old) {
                     self.take(gone);
                 }
             }
+            Op::RemapPages { range, region, .. } => {
+                let old = self.take(*range).unwrap_or_default();
+                assert_eq!(old.len() as u64, range.pages().get(), "{op}: hole");
+                self.put(*range, |page| Page::of(region, page));
+            }
+            Op::Seal { range } => {
+                for page in range.first_page()..range.end_page() {
+                    self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole")).is_sealed = true;
+                }
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
+            Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
             Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } => {}
+            Op::Sync { range, .. } => self.synced.push(*range),
         }
         Ok(())
     }

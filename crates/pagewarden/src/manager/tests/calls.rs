@@ -5,9 +5,10 @@ use super::{BASE, READ, RW, config, fixed, manager, mmap, mprotect, mremap, munm
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, RemapFlags, Request, answer};
-use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Refusal, WxPolicy};
+use crate::linux::{Advice, MapFlags, RemapFlags, Request, answer};
+use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Privileges, Refusal, WxPolicy};
 use crate::prot::Prot;
+use crate::provider::Op;
 use crate::region::{Region, RegionFlags};
 
 const PAGES_40: Limits = Limits::UNLIMITED.with(Resource::Committed, 40);
@@ -198,4 +199,18 @@ fn what_a_move_leaves_behind_stays_charged() {
     manager.call(&mremap((1, 10), (100, 10), flags)).unwrap();
     assert_eq!(ledger.root().used(Resource::Committed), 20);
     check(&manager);
+}
+
+#[test]
+fn frames_are_taken_out_of_use_by_administrators_only() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    manager.call(&fixed(1, 1, RW)).unwrap();
+    let offline = |advice: Advice| Request::Madvise { addr: BASE + PAGE_SIZE, len: PAGE_SIZE, advice: advice.raw() };
+    for advice in [Advice::HwPoison, Advice::SoftOffline] {
+        assert_eq!(manager.call(&offline(advice)), Err(Errno::Perm.into()));
+        let mut config = config(&ledger);
+        config.privileges = Privileges::ADMIN;
+        let plan = PageManager::new(config, Board::default()).plan(&offline(advice)).unwrap();
+        assert!(matches!(plan.ops(), [Op::Advise { .. }]), "{:?}", plan.ops());
+    }
 }

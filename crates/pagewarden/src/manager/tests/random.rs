@@ -10,7 +10,10 @@ use super::{BASE, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource};
-use crate::linux::{FileTraits, Files, MapFlags, OpenFile, RemapFlags, Request, Segment, answer, decode};
+use crate::linux::{
+    FileTraits, Files, MapFlags, OpenFile, RemapFlags, RemapPagesRequest, Request, Segment, TargetProcess, answer,
+    decode,
+};
 use crate::manager::ResourceLimits;
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
@@ -34,6 +37,24 @@ fn remap_flags() -> impl Strategy<Value = RemapFlags> {
     (0_u64..8).prop_map(RemapFlags::from_bits_retain)
 }
 
+fn of_other_shapes() -> impl Strategy<Value = Request> {
+    let place = || (1..WINDOW, 0_u64..6);
+    prop_oneof![
+        1 => (place(), place(), 0_i32..26).prop_map(|(a, b, advice)| Request::ProcessMadvise {
+            ranges: [a, b].map(|(page, pages)| (BASE + page * PAGE_SIZE, pages * PAGE_SIZE)).to_vec(),
+            advice,
+        }),
+        2 => (place(), 0_u64..8).prop_map(|((page, pages), page_offset)| Request::RemapPages(RemapPagesRequest {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            prot: 0,
+            page_offset,
+            flags: MapFlags::empty(),
+        })),
+        1 => Just(Request::Munlockall),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let place = || (1..WINDOW, 0_u64..6);
     prop_oneof![
@@ -47,13 +68,29 @@ fn request() -> impl Strategy<Value = Request> {
             len: pages * PAGE_SIZE,
             advice,
         }),
+        3 => of_other_shapes(),
         1 => (place(), 0_u64..2).prop_map(|((page, pages), flags)| Request::Mlock {
             addr: BASE + page * PAGE_SIZE,
             len: pages * PAGE_SIZE,
             flags,
         }),
         1 => (0_u64..8).prop_map(|flags| Request::Mlockall { flags }),
-        1 => Just(Request::Munlockall),
+        2 => rare_request(),
+    ]
+}
+
+fn rare_request() -> impl Strategy<Value = Request> {
+    let place = || (1..WINDOW, 0_u64..6);
+    prop_oneof![
+        1 => (place(), 0_u64..8, -1_i32..4).prop_map(|((page, pages), prot, key)| Request::PkeyMprotect {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            prot,
+            key,
+        }),
+        1 => (0_u64..4).prop_map(|rights| Request::PkeyAlloc { flags: 0, rights }),
+        1 => (-1_i32..4).prop_map(|key| Request::PkeyFree { key }),
+        1 => (1..WINDOW).prop_map(|page| Request::Mseal { addr: BASE + page * PAGE_SIZE, len: PAGE_SIZE, flags: 0 }),
     ]
 }
 
@@ -93,7 +130,10 @@ proptest! {
             let answer = manager.call(request);
             let is_lock = matches!(request, Request::Mlock { .. });
             let has_failed = manager.provider_mut().fail_after.take().is_none();
-            if has_failed && is_lock {
+            let may_stand = matches!(request, Request::ProcessMadvise { .. });
+            if has_failed && may_stand {
+                // Ranges before the one that failed are advised, and the guest is told how much that was.
+            } else if has_failed && is_lock {
                 // Locks stand although residence failed: the ledger agrees, as checked below.
                 prop_assert!(answer.is_err());
             } else if has_failed {
@@ -124,9 +164,10 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 /// The numbers of the memory calls on x86-64.
-const NUMBERS: [u64; 14] = [9, 10, 11, 12, 25, 28, 30, 67, 149, 150, 151, 152, 157, 325];
+const NUMBERS: [u64; 22] =
+    [9, 10, 11, 12, 25, 26, 27, 28, 30, 67, 149, 150, 151, 152, 157, 325, 329, 330, 331, 462, 216, 440];
 
-/// Descriptor 3 is a file, segment 5 has four pages; every name is "a".
+/// Descriptor 3 is a file, segment 5 has four pages; every name is "a", and every range that is read is of four pages.
 struct OneOfEach;
 
 impl Files for OneOfEach {
@@ -143,6 +184,15 @@ impl Files for OneOfEach {
 
     fn string(&mut self, _addr: u64, _len_max: usize) -> Result<Vec<u8>, Errno> {
         Ok(b"a".to_vec())
+    }
+
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        let start = BASE + addr % WINDOW * PAGE_SIZE;
+        [start, 4 * PAGE_SIZE].into_iter().cycle().flat_map(u64::to_le_bytes).take(len).collect()
+    }
+
+    fn process(&mut self, pidfd: i32) -> Result<TargetProcess, Errno> {
+        Ok(if pidfd & 1 == 0 { TargetProcess::Own } else { TargetProcess::Other })
     }
 }
 
