@@ -137,8 +137,9 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
+            let refusal = plan.refusal_for(failure.errno);
             self.settle_failure(plan, failure.at);
-            return Err(Refusal::new(failure.errno, Cause::Platform));
+            return Err(refusal);
         }
         self.publish(plan.next);
         plan.outcome
@@ -159,7 +160,7 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// # Errors
     /// As [`Self::plan`] and [`Self::apply`].
     pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
-        if self.may_touch_stack(request) {
+        if self.space.state.totals.stack_pages > 0 && self.may_touch_stack(request) {
             self.note_stack_growth();
         }
         let plan = self.plan(request)?;

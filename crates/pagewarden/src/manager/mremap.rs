@@ -195,7 +195,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
         draft.next.insert(added, last.region.clone())?;
-        draft.op(Op::Grow { from, to });
+        draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
     }
     if !remap.flags.contains(RemapFlags::MAY_MOVE) {
@@ -230,10 +230,10 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            draft.next.remove(to)?;
+            let contents = draft.next.remove(to)?;
             target = Target::Replace;
             if let Err(errno) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to });
+                draft.op(Op::Unmap { range: to, contents });
                 return Err(errno.into());
             }
         }
@@ -286,18 +286,18 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
-    relocate_regions(&mut draft.next, from, to, remap.source())?;
-    draft.op(Op::Move { from, to, source: remap.source() });
+    let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
+    draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
-/// What a move to the free range `to` changes in the map.
+/// What a move to the free range `to` changes in the map. Gives the last region that moves, as it was.
 pub(super) fn relocate_regions(
     state: &mut State,
     from: PageRange,
     to: PageRange,
     source: Source,
-) -> Result<(), Errno> {
+) -> Result<Region, Errno> {
     // The regions are read from a version of their own, which costs no list.
     let before = state.map.clone();
     if source == Source::Removed {
@@ -308,12 +308,15 @@ pub(super) fn relocate_regions(
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
         state.insert(here, shifted(region, part, here))?;
     }
+    let (_, last) = parts(&before, from).next_back().ok_or(Errno::Fault)?;
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
-        let (_, last) = parts(&before, from).last().ok_or(Errno::Fault)?;
         state.insert(added, shifted(last, from, to))?;
     }
-    if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
+    if source == Source::Kept {
+        unlock_source(state, from)?;
+    }
+    Ok(last.clone())
 }
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have

@@ -7,6 +7,7 @@ use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::prot::Prot;
+use crate::provider::Contents;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
 
@@ -88,11 +89,11 @@ impl State {
         self.note(edited)
     }
 
-    /// Removes whatever is in `range`.
-    pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
-        self.discount(range);
+    /// Removes whatever is in `range`, and says what it was.
+    pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
+        let contents = self.discount(range);
         let edited = self.map.remove(range);
-        self.note(edited)
+        self.note(edited).map(|()| contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
@@ -103,14 +104,19 @@ impl State {
         self.note(edited)
     }
 
-    /// Takes what is in `range` out of the sums.
-    fn discount(&mut self, range: PageRange) {
+    /// Takes what is in `range` out of the sums, and says what it is.
+    fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
+        let mut contents = Contents::Anonymous;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
+            if !region.is_plain() {
+                contents = Contents::Other;
+            }
         }
         self.totals.sub(gone);
         self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
+        contents
     }
 
     /// Changes the regions in `range`.
@@ -142,7 +148,7 @@ impl State {
 }
 
 /// The parts of regions that lie inside `range`, lowest first.
-pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
+pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
     map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
 }
 

@@ -97,16 +97,16 @@ impl Residue<'_> {
     }
 
     fn is_gone(&mut self, range: PageRange) {
-        self.edit(|_, state| state.remove(range));
+        self.edit(|_, state| state.remove(range).map(drop));
     }
 
     fn stays(&mut self, op: &Op) {
         match op {
-            Op::Unmap { range } => self.is_gone(*range),
+            Op::Unmap { range, .. } => self.is_gone(*range),
             Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to)),
-            Op::Move { from, to, source } => self.edit(|_, state| {
+            Op::Move { from, to, source, .. } => self.edit(|_, state| {
                 state.remove(*to)?;
-                mremap::relocate_regions(state, *from, *to, *source)
+                mremap::relocate_regions(state, *from, *to, *source).map(drop)
             }),
             Op::Advise { range, advice } => self.edit(|_, state| madvise::mark(state, *range, *advice)),
             Op::Name { range, name } => self.edit(|_, state| name::mark(state, *range, name.as_ref())),
@@ -126,8 +126,8 @@ fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
-        Op::Move { from, to, .. } if from.pages() == to.pages() => {
-            Some(Op::Move { from: *to, to: *from, source: Source::Removed })
+        Op::Move { from, to, region, .. } if from.pages() == to.pages() => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
         _ => None,
     }
