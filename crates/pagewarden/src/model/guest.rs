@@ -12,9 +12,7 @@ use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource, ResourceLedger};
 use crate::linux::{FileTraits, Files, OpenFile, Request, Segment, answer, decode};
-use crate::manager::{
-    Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
-};
+use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::vmmap::Direction;
@@ -28,20 +26,8 @@ const NUMBERS: [u64; 24] =
 const BASE: u64 = 0x10_0000;
 const HEAP: u64 = 0x20_0000;
 /// Places at which something begins or ends.
-const EDGES: [u64; 12] = [
-    0,
-    PAGE_SIZE,
-    0x1_0000,
-    BASE,
-    HEAP,
-    0x110_0000,
-    1 << 31,
-    1 << 32,
-    0x7fff_ffff_f000,
-    1 << 47,
-    1 << 63,
-    u64::MAX,
-];
+const EDGES: [u64; 12] =
+    [0, PAGE_SIZE, 0x1_0000, BASE, HEAP, 0x110_0000, 1 << 31, 1 << 32, 0x7fff_ffff_f000, 1 << 47, 1 << 63, u64::MAX];
 /// Pages that may be committed at most.
 const BUDGET: u64 = 1 << 12;
 
