@@ -46,9 +46,9 @@ pub enum Source {
 /// What a range holds that is taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contents {
-    /// [Plain](Region::is_plain) memory at most: a platform may keep the mapping for later, without rights and
-    /// emptied, and nobody can tell.
-    Anonymous,
+    /// [Plain](Region::is_plain) memory without a hole, with these rights: a platform may keep the mapping for later,
+    /// emptied and out of reach, and nobody can tell.
+    Anonymous(Prot),
     /// Anything.
     Other,
 }

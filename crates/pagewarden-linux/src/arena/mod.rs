@@ -32,10 +32,10 @@
 mod files;
 mod locks;
 mod moves;
-mod pages;
 mod provider;
 mod reservation;
 mod verify;
+mod warm;
 
 pub use provider::ArenaProvider;
 
@@ -152,7 +152,7 @@ impl Arena {
     /// # Errors
     /// The first difference, in words, or why the host's list could not be read.
     pub fn verify(&self) -> Result<(), String> {
-        verify::verify(self.lock().manager.map(), self.range)
+        verify::verify(&self.lock().manager)
     }
 
     fn carry_out(&self, manager: &mut PageManager<ArenaProvider>, request: &Request) -> Result<u64, Refusal> {

@@ -59,12 +59,10 @@ impl Reservation {
         let start = VirtAddr::new(address.unwrap_or(FIRST_PLACE));
         let is_aligned = start.is_page_aligned();
         let wanted = PageRange::from_len(start, size).filter(|_| is_aligned).ok_or(ArenaError::Size)?;
-        let this = match address {
-            Some(_) => Self::at(wanted)?,
-            None => Self::somewhere(wanted)?,
-        };
-        this.seed();
-        Ok(this)
+        match address {
+            Some(_) => Self::at(wanted),
+            None => Self::somewhere(wanted),
+        }
     }
 
     /// Reserves exactly `range`.
@@ -96,18 +94,6 @@ impl Reservation {
         let start = start.map_err(ArenaError::Host)?;
         let range = PageRange::from_len(VirtAddr::new(start), wanted.bytes()).ok_or(ArenaError::Size)?;
         Ok(Self { range })
-    }
-
-    /// Touches a page and forgets it. The host lets pages become one region only if they have the same list of
-    /// owners (`anon_vma`), and gives a region one at its first touch: after this, all pieces of the arena have the
-    /// same and always unite again. Should it fail, the host has more regions to keep, and nothing else differs.
-    fn seed(&self) {
-        let Some(first) = PageRange::from_len(self.range.start(), PAGE_SIZE) else { return };
-        if self.protect(first, Prot::READ | Prot::WRITE).is_ok() {
-            let _ = self.advise(first, libc::MADV_POPULATE_WRITE);
-            let _ = self.protect(first, Prot::NONE);
-            let _ = self.advise(first, libc::MADV_DONTNEED);
-        }
     }
 
     /// All of it.

@@ -107,11 +107,11 @@ impl State {
     /// Takes what is in `range` out of the sums, and says what it is.
     fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
-        let mut contents = Contents::Anonymous;
+        let mut contents = Contents::Other;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
-            if !region.is_plain() {
-                contents = Contents::Other;
+            if part == range && region.is_plain() {
+                contents = Contents::Anonymous(region.prot);
             }
         }
         self.totals.sub(gone);
