@@ -30,6 +30,8 @@
 //! with the lock held leaves the state as it was or as it was to be, and the next call goes on with that.
 
 mod files;
+#[cfg(test)]
+mod injected;
 mod locks;
 mod moves;
 mod provider;

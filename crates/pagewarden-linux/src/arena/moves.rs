@@ -21,13 +21,15 @@ impl ArenaProvider {
     ) -> Result<(), Errno> {
         let moved = PageRange::from_pages(to.first_page(), from.pages()).ok_or(Errno::Inval)?;
         if let Err(errno) = self.memory.move_pages(from, moved) {
-            self.note_loss(to);
+            if self.memory.close_hole(moved).is_ok() {
+                self.lose(to);
+            }
             return Err(errno);
         }
         self.warm.remove(moved);
         let back = |this: &mut Self, errno| {
             let _ = this.memory.move_pages(moved, from);
-            let _ = this.unmap(moved, Contents::Other);
+            this.lose(to);
             Err(errno)
         };
         if let Some(added) = to.from(moved.end())

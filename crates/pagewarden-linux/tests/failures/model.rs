@@ -188,15 +188,14 @@ impl Process<'_> {
                 platform.run(&inverse).unwrap();
             }
         }
-        match failed {
-            Op::Map { range, target: Target::Replace, .. }
-            | Op::Move { to: range, .. }
-            | Op::Duplicate { to: range, target: Target::Replace, .. }
-                if loss == Loss::Target =>
-            {
-                platform.run(&Op::Unmap { range: *range, contents: Contents::Other }).unwrap();
-            }
-            _ => {}
+        let emptied = match failed {
+            Op::Unmap { range, .. } | Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+            Op::SetBreak { from, to, .. } => PageRange::new(to.page_up().unwrap(), from.page_up().unwrap()),
+            _ => None,
+        };
+        if let Some(range) = emptied.filter(|_| loss == Loss::Target) {
+            platform.run(&Op::Unmap { range, contents: Contents::Other }).unwrap();
         }
         platform.picture() != before
     }
