@@ -9,8 +9,10 @@
 //! has of its own is gone with it: nobody need know which advice, name, lock or guard a page once had.
 
 use std::ffi::CString;
+use std::os::fd::AsFd;
 
 use pagewarden::linux::{Advice, MapFlags};
+use pagewarden::prot::ProtectionKey;
 use pagewarden::provider::{Contents, Lock, Populate, Target};
 use pagewarden::{
     Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, Prot, Region, RegionFlags,
@@ -19,7 +21,8 @@ use pagewarden::{
 
 use super::reservation::{Mapping, Reservation};
 use super::warm::{self, WarmPages};
-use crate::traced::provider::{SHM_EXEC, file_flags, map_flags};
+use crate::traced::files::is_write_sealed;
+use crate::traced::provider::{SHM_EXEC, file_flags, map_flags, mapped_file};
 
 /// How the host counts memory that may be written (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +49,8 @@ pub struct ArenaProvider {
     /// How new pages are locked, after mlockall with `MCL_FUTURE`.
     pub(super) lock_future: Option<Lock>,
     pub(super) call: Option<FileCall>,
+    /// Protection keys that the guest has.
+    pub(super) keys: Vec<ProtectionKey>,
     /// What an operation that failed has unmapped.
     lost: Option<PageRange>,
 }
@@ -57,10 +62,20 @@ impl PageManagementProvider for ArenaProvider {
             Op::Map { range, region, target, populate } => self.map(*range, region, *target, *populate),
             Op::Unmap { range, contents } => self.unmap(*range, *contents),
             Op::Protect { range, from, to } => self.protect(*range, *from, *to),
+            Op::ProtectKey { range, from, to } => self.protect_key(*range, *from, *to),
+            Op::AllocateKey { key, rights } => self.allocate_key(*key, *rights),
+            Op::FreeKey { key } => self.free_key(*key),
+            // The host's own seals and denials last as long as the process, and the latter hold for all of it. The
+            // manager keeps both.
+            Op::Seal { .. } | Op::DenyExecGain { .. } => Ok(()),
             Op::Move { from, to, source, region } => self.move_to(*from, *to, *source, region),
             Op::Grow { from, to, region } => self.grow(*from, *to, region),
             Op::Duplicate { from, to, .. } => self.duplicate(*from, *to),
             Op::Advise { range, advice } => self.advise(*range, *advice),
+            Op::RemapPages { range, region, populate } => self.remap_pages(*range, region, *populate),
+            Op::Sync { range, flags } => self.sync(*range, *flags),
+            // The manager's own.
+            Op::Residency { .. } => Err(Errno::NoSys),
             Op::Lock { range, mapped, lock } => self.lock(*range, *mapped, *lock),
             Op::LockAll { flags, mapped } => self.lock_all(*flags, mapped),
             Op::Name { range, name } => self.name(*range, name.as_deref()),
@@ -71,12 +86,25 @@ impl PageManagementProvider for ArenaProvider {
     fn has_kept(&self, range: PageRange) -> bool {
         self.lost != Some(range)
     }
+
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        mapped_file("self", range.start()).is_some_and(|file| is_write_sealed(file.as_fd()))
+    }
+
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        self.tell_residency(range, each);
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        self.copy_in(addr, bytes)
+    }
 }
 
 impl ArenaProvider {
     /// A platform over `memory`, all of which is vacant.
     pub(super) fn new(memory: Reservation, accounting: Accounting) -> Self {
-        Self { memory, accounting, warm: WarmPages::default(), lock_future: None, call: None, lost: None }
+        let warm = WarmPages::default();
+        Self { memory, accounting, warm, lock_future: None, call: None, keys: Vec::new(), lost: None }
     }
 
     /// Where operations may act.

@@ -254,6 +254,7 @@ impl Process<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         Op::Move { from, to, region, .. } => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
@@ -289,7 +290,7 @@ fn run_all(seeds: std::ops::Range<u64>, mode: Mode) -> Tally {
     tally
 }
 
-const PROGRAMS: u64 = 1500;
+const PROGRAMS: u64 = 600;
 
 #[test]
 fn a_call_that_fails_has_no_effect() {

@@ -22,14 +22,21 @@ mod config;
 mod fork;
 mod madvise;
 mod maps;
+mod mdwe;
+mod mincore;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
+mod msync;
 mod munmap;
 mod name;
+mod pkey;
 mod place;
 mod plan;
+mod process_madvise;
+mod remap_pages;
 mod shm;
 mod space;
 mod undo;
@@ -42,12 +49,12 @@ pub use config::{
 };
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
-pub use space::Totals;
+pub use space::{Attributes, Totals};
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
-use crate::linux::Request;
+use crate::linux::{MdweFlags, Request};
 use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
@@ -72,7 +79,9 @@ impl<P: PageManagementProvider> PageManager<P> {
             totals: Totals::default(),
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
+            attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            left_locked_pages: 0,
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
@@ -107,10 +116,24 @@ impl<P: PageManagementProvider> PageManager<P> {
         match request {
             Request::Mmap(call) => mmap::plan(space, call),
             Request::Munmap { addr, len } => munmap::plan(space, *addr, *len),
-            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot),
+            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot, None),
+            Request::PkeyMprotect { addr, len, prot, key } => {
+                mprotect::plan(space, *addr, *len, *prot, Some(*key).filter(|key| *key != -1))
+            }
+            Request::PkeyAlloc { flags, rights } => pkey::plan_allocate(space, *flags, *rights),
+            Request::PkeyFree { key } => pkey::plan_free(space, *key),
+            Request::Mseal { addr, len, flags } => mseal::plan(space, *addr, *len, *flags),
+            Request::SetMdwe { flags } => mdwe::plan_set(space, *flags),
+            Request::Mdwe => mdwe::plan_get(space),
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
+            Request::ProcessMadvise { ranges, advice } => process_madvise::plan(space, ranges, *advice),
+            Request::RemapPages(call) => remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range)),
+            Request::Msync { addr, len, flags } => msync::plan(space, *addr, *len, *flags),
+            Request::Mincore { addr, len, vector } => {
+                mincore::plan(space, *addr, *len, *vector, &|object| self.provider.may_know(object))
+            }
             Request::Mlock { addr, len, flags } => mlock::plan_lock(space, *addr, *len, *flags),
             Request::Munlock { addr, len } => mlock::plan_unlock(space, *addr, *len),
             Request::Mlockall { flags } => mlock::plan_lock_all(space, *flags),
@@ -138,8 +161,9 @@ impl<P: PageManagementProvider> PageManager<P> {
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
             let refusal = plan.refusal_for(failure.errno);
+            let value = plan.value_before(failure.at);
             self.settle_failure(plan, failure.at);
-            return Err(refusal);
+            return value.ok_or(refusal);
         }
         self.publish(plan.next);
         plan.outcome
@@ -177,9 +201,16 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
     }
 
-    /// Whether a region that grows down lies in the range that the request names, or is the next above it.
+    /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
     fn may_touch_stack(&self, request: &Request) -> bool {
-        let Some((addr, len)) = request.named_range() else { return false };
+        let moved = match request {
+            Request::Mremap(call) => Some((call.addr, call.old_len)),
+            _ => None,
+        };
+        request.named_range().into_iter().chain(moved).any(|(addr, len)| self.is_near_stack(addr, len))
+    }
+
+    fn is_near_stack(&self, addr: u64, len: u64) -> bool {
         let map = &self.space.state.map;
         let grows = |region: &Region| region.flags.contains(RegionFlags::GROWS_DOWN);
         let end = addr.saturating_add(len);
@@ -300,6 +331,17 @@ impl<P> PageManager<P> {
     /// Replaces what the guest may do, after it has changed its credentials.
     pub fn set_privileges(&mut self, privileges: Privileges) {
         self.space.config.privileges = privileges;
+        self.space.generation += 1;
+    }
+
+    /// What the guest's calls have set for the whole space.
+    pub const fn attributes(&self) -> Attributes {
+        self.space.state.attributes
+    }
+
+    /// Replaces what the guest's calls have set: at exec by what is inherited.
+    pub fn set_attributes(&mut self, attributes: Attributes) {
+        self.space.state.attributes = attributes;
         self.space.generation += 1;
     }
 

@@ -165,6 +165,7 @@ fn is_one_to_linux(a: &Region, b: &Region) -> bool {
         && a.delta == b.delta
         && a.prot == b.prot
         && a.prot_max == b.prot_max
+        && a.key == b.key
         && plain(a.flags) == plain(b.flags)
 }
 
@@ -232,9 +233,9 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         if !draft.next.map.is_free(to) {
             let contents = draft.next.remove(to)?;
             target = Target::Replace;
-            if let Err(errno) = check_after_unmap(draft, remap, &region) {
+            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
                 draft.op(Op::Unmap { range: to, contents });
-                return Err(errno.into());
+                return Err(refusal);
             }
         }
     }
@@ -247,13 +248,15 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
 }
 
 /// What Linux looks at only when the target has been unmapped, which it stays whatever comes of the move.
-fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Errno> {
+fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Refusal> {
     // A second view of pages that the target covers: they are gone by now.
     draft.next.map.get(VirtAddr::new(remap.addr)).ok_or(Errno::Fault)?;
-    tail(draft.space, remap)?;
+    if let Some(tail) = tail(draft.space, remap)? {
+        draft.check_modifiable(tail)?;
+    }
     let pages = remap.old_len >> PAGE_SHIFT;
     let has_room = draft.space.may_expand(&draft.next.totals, region, pages);
-    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem) } else { Ok(()) }
+    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem.into()) } else { Ok(()) }
 }
 
 /// Where the pages go (`vrm_set_new_addr`).
@@ -323,7 +326,11 @@ pub(super) fn relocate_regions(
 /// just moved have become part of it (`dontunmap_complete`).
 fn unlock_source(state: &mut State, from: PageRange) -> Result<(), Errno> {
     let Some(range) = state.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
-    state.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)
+    let before = state.totals.locked_pages;
+    state.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)?;
+    // Linux does not count them out.
+    state.left_locked_pages += before - state.totals.locked_pages;
+    Ok(())
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {

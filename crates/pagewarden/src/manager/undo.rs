@@ -9,7 +9,7 @@
 //! - the way back fails too.
 
 use super::space::{Space, State, parts};
-use super::{madvise, mprotect, mremap, name};
+use super::{madvise, mincore, mprotect, mremap, name};
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::provider::{Op, PageManagementProvider, Source, Target};
@@ -24,7 +24,14 @@ pub(super) struct Failure {
 
 /// Runs `ops` in order, up to the first that fails.
 pub(super) fn run_all(provider: &mut impl PageManagementProvider, ops: &[Op]) -> Result<(), Failure> {
-    ops.iter().enumerate().try_for_each(|(at, op)| provider.run(op).map_err(|errno| Failure { at, errno }))
+    ops.iter().enumerate().try_for_each(|(at, op)| run(provider, op).map_err(|errno| Failure { at, errno }))
+}
+
+fn run(provider: &mut impl PageManagementProvider, op: &Op) -> Result<(), Errno> {
+    match op {
+        Op::Residency { range, vector, telling } => mincore::tell(provider, *range, *vector, *telling),
+        _ => provider.run(op),
+    }
 }
 
 /// Takes back what was done before operation `failed`. The state that is in force then, if it is another one than
@@ -103,19 +110,29 @@ impl Residue<'_> {
     fn stays(&mut self, op: &Op) {
         match op {
             Op::Unmap { range, .. } => self.is_gone(*range),
-            Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to)),
+            Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to, None)),
+            Op::ProtectKey { range, to, .. } => {
+                self.edit(|space, state| mprotect::set(space, state, *range, to.prot, Some(to.key.key())));
+            }
             Op::Move { from, to, source, .. } => self.edit(|_, state| {
                 state.remove(*to)?;
                 mremap::relocate_regions(state, *from, *to, *source).map(drop)
             }),
             Op::Advise { range, advice } => self.edit(|_, state| madvise::mark(state, *range, *advice)),
             Op::Name { range, name } => self.edit(|_, state| name::mark(state, *range, name.as_ref())),
+            // These change no region.
+            Op::Sync { .. } | Op::Residency { .. } => {}
             // Nothing comes after these in a plan.
             Op::Map { .. }
+            | Op::RemapPages { .. }
             | Op::Grow { .. }
             | Op::Duplicate { .. }
             | Op::Lock { .. }
             | Op::LockAll { .. }
+            | Op::Seal { .. }
+            | Op::AllocateKey { .. }
+            | Op::FreeKey { .. }
+            | Op::DenyExecGain { .. }
             | Op::SetBreak { .. } => {}
         }
     }
@@ -125,6 +142,7 @@ impl Residue<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
         Op::Move { from, to, region, .. } if from.pages() == to.pages() => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
@@ -136,7 +154,8 @@ fn inverse(op: &Op) -> Option<Op> {
 /// Where the operation takes away what is there, before it does what else it is for: a platform may fail after that.
 fn emptied_range(op: &Op) -> Option<PageRange> {
     match op {
-        Op::Unmap { range, .. } | Op::Map { range, target: Target::Replace, .. } => Some(*range),
+        Op::Unmap { range, .. } | Op::RemapPages { range, .. } => Some(*range),
+        Op::Map { range, target: Target::Replace, .. } => Some(*range),
         Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
         Op::SetBreak { from, to, .. } => PageRange::new(to.page_up()?, from.page_up()?),
         _ => None,

@@ -250,6 +250,17 @@ impl PageManagementProvider for Platform {
                 self.check_last(*from, region);
                 self.grow(*from, *to);
             }
+            Op::ProtectKey { range, to, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
+            }
+            Op::Seal { range } => self.runs.update(*range, |region| region.flags |= RegionFlags::SEALED),
+            Op::RemapPages { range, region, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.map(*range, region, Target::Replace);
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
+            Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());

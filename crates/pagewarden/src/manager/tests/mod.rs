@@ -4,7 +4,10 @@
 //! and ledger agree after every request, whether it succeeded, was refused or failed half way.
 
 mod calls;
+mod keys;
+mod mdwe;
 mod random;
+mod seals;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
