@@ -2,11 +2,12 @@
 //! and a call that failed has changed neither the map nor a byte.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use pagewarden::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use pagewarden::{Errno, PAGE_SIZE, PageRange, Region, Resource, VirtAddr};
+use pagewarden::{Errno, PAGE_SIZE, Region, Resource, VirtAddr};
 
 use super::{Arena, ArenaOptions};
 
@@ -93,21 +94,38 @@ impl Memory {
 /// All that a call may change.
 #[derive(PartialEq, Debug)]
 struct Snapshot {
-    regions: Vec<(PageRange, Region)>,
+    /// What each page is and holds.
+    pages: BTreeMap<u64, (Region, u64)>,
     program_break: VirtAddr,
     used: [u64; 4],
-    words: Vec<u64>,
 }
 
 impl Snapshot {
+    /// Forgets what a move replaces at its target before it can fail, where that is gone from `after`.
+    fn without_target(mut self, request: &Request, after: &Self) -> Self {
+        let Request::Mremap(call) = request else { return self };
+        let target = call.new_addr / PAGE_SIZE..(call.new_addr + call.new_len) / PAGE_SIZE;
+        let count = self.pages.len();
+        if call.flags.contains(RemapFlags::FIXED) {
+            self.pages.retain(|page, _| !target.contains(page) || after.pages.contains_key(page));
+        }
+        if self.pages.len() < count {
+            self.used = after.used;
+        }
+        self
+    }
+
     fn of(arena: &Arena, memory: &Memory) -> Self {
         arena.with_manager(|manager| {
             manager.check_invariants();
-            let regions: Vec<_> = manager.map().iter().map(|entry| (entry.range, entry.region.clone())).collect();
-            let pages = regions.iter().flat_map(|(range, _)| range.first_page()..range.end_page());
-            let words = pages.map(|page| memory.word(page)).collect();
+            let mut pages = BTreeMap::new();
+            for entry in manager.map().iter() {
+                for page in entry.range.first_page()..entry.range.end_page() {
+                    pages.insert(page, (entry.region.clone(), memory.word(page)));
+                }
+            }
             let used = Resource::ALL.map(|resource| manager.account().used(resource));
-            Self { regions, program_break: manager.program_break(), used, words }
+            Self { pages, program_break: manager.program_break(), used }
         })
     }
 }
@@ -160,7 +178,6 @@ fn run(seed: u64, loss: Loss) -> (u64, u64) {
         let request = request(&mut numbers, &arena);
         for left in 0..100 {
             let before = Snapshot::of(&arena, &memory);
-            let ops = arena.with_manager(|manager| manager.plan(&request).map_or(0, |plan| plan.ops().len()));
             arm(left, loss);
             let answer = arena.call(&request);
             let has_failed = disarm();
@@ -177,8 +194,8 @@ fn run(seed: u64, loss: Loss) -> (u64, u64) {
                 break;
             }
             let is_lock = matches!(request, Request::Mlock { .. });
-            let is_partial = before.regions != after.regions && ops > 1;
-            if loss == Loss::Nothing && !is_lock && !is_partial {
+            if loss == Loss::Nothing && !is_lock {
+                let before = before.without_target(&request, &after);
                 assert_eq!(after, before, "seed {seed}, host call {left} of {request:?}");
             }
         }
@@ -189,12 +206,12 @@ fn run(seed: u64, loss: Loss) -> (u64, u64) {
 
 fn run_all(loss: Loss) {
     let (mut failures, mut mended) = (0, 0);
-    for seed in 1..=60 {
+    for seed in 1..=12 {
         let (more, also) = run(seed, loss);
         (failures, mended) = (failures + more, mended + also);
     }
     println!("{loss:?}: {failures} failures, {mended} of them mended");
-    assert!(failures > 1000);
+    assert!(failures > 200);
 }
 
 #[test]

@@ -28,7 +28,11 @@ impl ArenaProvider {
         }
         self.warm.remove(moved);
         let back = |this: &mut Self, errno| {
-            let _ = this.memory.move_pages(moved, from);
+            // Not to lose the pages, a host that fails at this is asked twice.
+            if this.memory.move_pages(moved, from).is_err() {
+                let _ = this.memory.move_pages(moved, from);
+            }
+            let _ = this.memory.close_hole(from);
             this.lose(to);
             Err(errno)
         };

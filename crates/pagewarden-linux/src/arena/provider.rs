@@ -199,7 +199,9 @@ impl ArenaProvider {
 
     /// An operation that has replaced at least a part of `range` has failed: makes all of it vacant, and takes note.
     pub(super) fn lose(&mut self, range: PageRange) {
-        if self.memory.vacate(range).is_ok() || self.memory.close_hole(range).is_ok() {
+        // There may be memory again for a host that is asked twice.
+        let attempts = [Reservation::vacate, Reservation::close_hole, Reservation::vacate];
+        if attempts.iter().any(|attempt| attempt(&self.memory, range).is_ok()) {
             self.warm.remove(range);
             self.lost = Some(range);
         }
