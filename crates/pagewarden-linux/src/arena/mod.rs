@@ -32,6 +32,8 @@
 mod contents;
 mod files;
 mod fork;
+#[cfg(test)]
+mod injected;
 mod keys;
 mod locks;
 mod moves;

@@ -23,13 +23,19 @@ impl ArenaProvider {
     ) -> Result<(), Errno> {
         let moved = PageRange::from_pages(to.first_page(), from.pages()).ok_or(Errno::Inval)?;
         if let Err(errno) = self.move_pages(from, moved) {
-            self.note_loss(to);
+            if self.memory.close_hole(moved).is_ok() {
+                self.lose(to);
+            }
             return Err(errno);
         }
         self.warm.remove(moved);
         let back = |this: &mut Self, errno| {
-            let _ = this.move_pages(moved, from);
-            let _ = this.unmap(moved, Contents::Other);
+            // Not to lose the pages, a host that fails at this is asked twice.
+            if this.move_pages(moved, from).is_err() {
+                let _ = this.move_pages(moved, from);
+            }
+            let _ = this.memory.close_hole(from);
+            this.lose(to);
             Err(errno)
         };
         if let Some(added) = to.from(moved.end())

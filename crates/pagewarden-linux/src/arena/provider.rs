@@ -224,6 +224,16 @@ impl ArenaProvider {
         Ok(())
     }
 
+    /// An operation that has replaced at least a part of `range` has failed: makes all of it vacant, and takes note.
+    pub(super) fn lose(&mut self, range: PageRange) {
+        // There may be memory again for a host that is asked twice.
+        let attempts = [Reservation::vacate, Reservation::close_hole, Reservation::vacate];
+        if attempts.iter().any(|attempt| attempt(&self.memory, range).is_ok()) {
+            self.warm.remove(range);
+            self.lost = Some(range);
+        }
+    }
+
     /// A host call that was to replace `range` has failed: makes what it has unmapped vacant, and takes note.
     pub(super) fn note_loss(&mut self, range: PageRange) {
         if self.memory.close_hole(range).is_ok() {
@@ -244,8 +254,10 @@ impl ArenaProvider {
                 return Ok(());
             }
         }
-        if let Err(errno) = self.memory.vacate(range) {
-            self.note_loss(range);
+        // A host that has unmapped the pages and failed then leaves a hole, which is to be vacant anyway.
+        if let Err(errno) = self.memory.vacate(range)
+            && self.memory.close_hole(range).is_err()
+        {
             return Err(errno);
         }
         self.warm.remove(range);

@@ -47,6 +47,8 @@ pub(super) struct Mapping {
 /// What the call changes is memory that nobody has a reference to: pages of a reservation, or pages that a host
 /// call of ours has just made. Pointers among `args` are good for what the call does with them.
 pub(super) unsafe fn syscall(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+    #[cfg(test)]
+    super::injected::before(number, args)?;
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller answers for what the call does.
     let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
