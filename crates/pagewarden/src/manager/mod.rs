@@ -169,9 +169,10 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
+            let refusal = plan.refusal_for(failure.errno);
             let value = plan.value_before(failure.at);
             self.settle_failure(plan, failure.at);
-            return value.ok_or(Refusal::new(failure.errno, Cause::Platform));
+            return value.ok_or(refusal);
         }
         self.publish(plan.next);
         plan.outcome
