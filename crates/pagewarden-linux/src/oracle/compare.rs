@@ -257,7 +257,7 @@ impl Transcript {
 /// One line for two neighbouring regions, if they are equal.
 fn merge(first: &str, second: &str) -> Option<String> {
     let [first, second] = [region(first)?, region(second)?];
-    let has_offsets = first.name.starts_with('/');
+    let has_offsets = first.name.starts_with('/') && !first.is_private_zero();
     let continues =
         if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
     let name = common_name(first.name, second.name)?;

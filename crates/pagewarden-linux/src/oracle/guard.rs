@@ -100,7 +100,7 @@ impl Guard {
     }
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
-    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], locking: Locking) -> bool {
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
@@ -110,7 +110,8 @@ impl Guard {
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
             Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
             Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
-            Call::ProcessMadvise => a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1)),
+            // An arena is no process that a descriptor could name.
+            Call::ProcessMadvise => false,
             // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
             Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),

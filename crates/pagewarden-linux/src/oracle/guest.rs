@@ -83,6 +83,7 @@ fn run_here(setting: Setting) -> io::Result<()> {
             } else {
                 Kernel::Enclosed(Enclosure::new(&mut interpreter.maps)?)
             };
+            interpreter.kernel.map_residence()?;
         }
     }
     let mut number = 0;

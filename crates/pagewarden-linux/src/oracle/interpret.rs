@@ -144,7 +144,9 @@ impl Interpreter {
     /// Calls whose arguments are in part the interpreter's.
     fn prepared(&mut self, call: Call, addr: u64, second: u64) -> Outcome {
         let (number, args) = match call {
-            Call::Mincore => (libc::SYS_mincore, [addr, second, self.residence.as_mut_ptr() as u64, 0, 0, 0]),
+            Call::Mincore => {
+                (libc::SYS_mincore, [addr, second, self.kernel.residence(self.residence.as_mut_ptr() as u64), 0, 0, 0])
+            }
             Call::Shmat => (libc::SYS_shmat, [self.files.segment, addr, second, 0, 0, 0]),
             Call::NameAnonymous => {
                 let name = c"oracle".as_ptr() as u64;

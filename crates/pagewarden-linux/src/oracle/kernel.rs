@@ -4,16 +4,19 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::manager::{Access, NoReserve, Policy, Privileges, ResourceLimits};
+use pagewarden::manager::{Access, NoReserve, Policy, Privileges, ResourceLimits, Signal};
 
 use super::enclosure::{self, Enclosure, inside_limit};
 use super::outcome::Outcome;
+use super::program::PAGE;
 use super::raw;
 use super::state::{MapLine, read_maps};
-use crate::arena::{Arena, ArenaOptions};
+use crate::arena::{Arena, ArenaOptions, Fork};
 use crate::overcommit;
 use crate::traced::import;
 
+/// The page for what mincore(2) tells.
+const RESIDENCE: u64 = enclosure::END - 16 * PAGE;
 /// `SEGV_MAPERR`: in an arena, where all is mapped, the host says so of guards alone.
 const GUARD_CODE: u64 = 1;
 
@@ -76,6 +79,25 @@ impl Kernel {
         }
     }
 
+    /// Maps a page for what mincore(2) tells: an arena writes to no other memory. Programs may do with it what they
+    /// like, on both sides.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub(super) fn map_residence(&self) -> io::Result<()> {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED).cast_unsigned();
+        // SAFETY: nothing is in the range yet.
+        match unsafe { self.syscall(libc::SYS_mmap, [RESIDENCE, PAGE, 3, flags.into(), u64::MAX, 0]) } {
+            Outcome::Value(_) => Ok(()),
+            outcome => Err(io::Error::other(format!("cannot map a page: {outcome}"))),
+        }
+    }
+
+    /// Where mincore(2) writes; `own` is the interpreter's memory.
+    pub(super) const fn residence(&self, own: u64) -> u64 {
+        if matches!(self, Self::Host) { own } else { RESIDENCE }
+    }
+
     /// The byte at `addr`, or the fault that reading it makes.
     ///
     /// # Safety
@@ -115,8 +137,10 @@ impl Kernel {
                 let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
                 Err(Outcome::Fault { signal, code, addr })
             }
-            (Err(Outcome::Fault { signal, code, addr }), None)
-                if signal == number(libc::SIGBUS) || code == GUARD_CODE =>
+            // A guard goes before the end of an object.
+            (Err(Outcome::Fault { signal, code, addr }), refusal)
+                if refusal.is_none() && signal == number(libc::SIGBUS)
+                    || code == GUARD_CODE && refusal.is_none_or(|refusal| refusal.signal == Signal::Bus) =>
             {
                 Err(Outcome::Fault { signal, code, addr })
             }
@@ -164,8 +188,16 @@ impl Kernel {
     /// # Safety
     /// One thread only.
     pub(super) unsafe fn fork(&self) -> libc::pid_t {
-        // SAFETY: there is one thread, so the child may go on as the parent would.
-        unsafe { libc::fork() }
+        let Self::Arena(inside) = self else {
+            // SAFETY: there is one thread, so the child may go on as the parent would.
+            return unsafe { libc::fork() };
+        };
+        // SAFETY: as above, and this process has one arena.
+        match unsafe { inside.arena.fork() } {
+            Ok(Fork::Parent(child)) => child,
+            Ok(Fork::Child) => 0,
+            Err(_) => -1,
+        }
     }
 
     /// Fills `buffer` with the list of regions, in the form of `/proc/PID/maps`; returns whether all of it is there.

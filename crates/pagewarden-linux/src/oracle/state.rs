@@ -47,6 +47,14 @@ impl<'a> MapLine<'a> {
     }
 }
 
+impl MapLine<'_> {
+    /// Whether it is a private map of `/dev/zero`. The kernel changes its offset when it moves before it was touched,
+    /// which a manager does not see, so the offset is left out.
+    pub(super) fn is_private_zero(&self) -> bool {
+        self.name == "/dev/zero" && self.perms.ends_with('p')
+    }
+}
+
 /// Fills `buffer`, within its capacity, with this process's list of regions.
 ///
 /// Returns whether all of it was read.
@@ -89,7 +97,9 @@ pub(super) fn record(kernel: &Kernel, guard: &Guard, maps: &mut Vec<u8>, out: &m
     }
     let text = std::str::from_utf8(maps).unwrap_or("");
     let lines = || text.lines().filter_map(MapLine::parse).filter_map(|line| kernel.clip(line));
-    for MapLine { start, end, perms, offset, name } in lines() {
+    for line in lines() {
+        let MapLine { start, end, perms, name, .. } = line;
+        let offset = if line.is_private_zero() { 0 } else { line.offset };
         let _ = writeln!(out, "map {start:x}-{end:x} {perms} {offset:x} {name}");
     }
     let mut run = (0, 0);

@@ -18,6 +18,8 @@ const CONTEXT: usize = 2;
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Content {
     Anonymous,
+    /// A private map of `/dev/zero`: the host's offset changes when it moves before it was touched.
+    ZeroPages,
     SharedAnonymous,
     SysV,
     Special,
@@ -48,7 +50,7 @@ impl Line {
     }
 
     fn is_plain(&self) -> bool {
-        matches!(self.content, Content::Anonymous | Content::Special)
+        matches!(self.content, Content::Anonymous | Content::ZeroPages | Content::Special)
     }
 
     /// Whether both describe the same; a file counts as the same by number or, on file systems that show
@@ -70,6 +72,7 @@ impl fmt::Display for Line {
         write!(f, "{} {}{sharing} {:08x} ", self.range, self.prot, self.offset)?;
         match &self.content {
             Content::Anonymous => f.write_str("anonymous"),
+            Content::ZeroPages => f.write_str("/dev/zero"),
             Content::SharedAnonymous => f.write_str("shared anonymous"),
             Content::SysV => f.write_str("System V segment"),
             Content::Special => f.write_str("of the host"),
@@ -84,6 +87,7 @@ fn ours(range: PageRange, region: &Region) -> Line {
         Some((ObjectKind::SharedAnonymous, _)) => Content::SharedAnonymous,
         Some((ObjectKind::SysV { .. }, _)) => Content::SysV,
         Some((ObjectKind::Special, _)) => Content::Special,
+        Some((ObjectKind::ZeroDevice(_), _)) if !region.is_shared() => Content::ZeroPages,
         Some((
             ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::ZeroDevice(file) | ObjectKind::Memfd(file),
             name,
@@ -104,6 +108,8 @@ fn theirs(entry: &MapsEntry) -> Line {
         Content::Anonymous
     } else if entry.name == "/dev/zero (deleted)" || entry.name.starts_with("[anon_shmem:") {
         Content::SharedAnonymous
+    } else if entry.name == "/dev/zero" && !entry.shared {
+        Content::ZeroPages
     } else if entry.name.starts_with("/SYSV") {
         Content::SysV
     } else {
