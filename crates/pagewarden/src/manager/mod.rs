@@ -19,6 +19,7 @@
 mod brk;
 mod charges;
 mod config;
+pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
@@ -40,6 +41,7 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
+pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
 pub use space::Totals;

@@ -5,6 +5,7 @@
 
 mod board;
 mod calls;
+mod fault;
 mod random;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
