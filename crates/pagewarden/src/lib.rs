@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod addr;
 pub mod error;
+mod fallible;
 pub mod ledger;
 pub mod linux;
 pub mod manager;

@@ -12,7 +12,7 @@ use crate::prot::Prot;
 
 bitflags::bitflags! {
     /// Properties of a region besides its rights. Names follow the kernel's `VM_*`.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RegionFlags: u32 {
         /// Stores go to the backing and are seen by all who map it (`VM_MAYSHARE`).
         const SHARED = 1 << 0;

@@ -94,8 +94,8 @@ fn anonymous_name(addr: u64, files: &mut dyn Files) -> Result<Option<Arc<MemoryO
     if !bytes.iter().all(is_valid) {
         return Err(Errno::Inval);
     }
-    let name: String = bytes.iter().copied().map(char::from).collect();
-    Ok(Some(MemoryObject::new(ObjectKind::NamedAnonymous, name)))
+    let name = String::from_utf8(bytes).map_err(|_| Errno::Inval)?;
+    MemoryObject::try_new(ObjectKind::NamedAnonymous, name, None).map(Some)
 }
 
 /// An `int` argument: the lower half of its register.

@@ -6,7 +6,7 @@
 
 use super::config::Privileges;
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::Advice;
@@ -88,20 +88,26 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
 /// Applies the advice to a run of regions without a hole.
 fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) -> Result<(), Errno> {
     let Some(range) = run else { return Ok(()) };
-    let (set, clear) = effect(advice);
-    if !(set | clear).is_empty() {
-        draft.next.update(range, |region| {
-            // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
-            let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
-            if advice == Advice::Mergeable && is_exempt {
-                return;
-            }
-            region.flags.remove(clear);
-            region.flags.insert(set);
-        })?;
-    }
+    mark(&mut draft.next, range, advice)?;
     draft.op(Op::Advise { range, advice });
     Ok(())
+}
+
+/// What the advice changes in the map.
+pub(super) fn mark(state: &mut State, range: PageRange, advice: Advice) -> Result<(), Errno> {
+    let (set, clear) = effect(advice);
+    if (set | clear).is_empty() {
+        return Ok(());
+    }
+    state.update(range, |region| {
+        // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
+        let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
+        if advice == Advice::Mergeable && is_exempt {
+            return;
+        }
+        region.flags.remove(clear);
+        region.flags.insert(set);
+    })
 }
 
 /// Flags that an advice sets and clears.

@@ -43,7 +43,7 @@ const HUGE_SIZES: u64 = 0x1f << HUGE_SIZE_SHIFT;
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let huge_page = huge_page_size(call)?;
-    let call = &with_huge_file(call, huge_page);
+    let call = &with_huge_file(call, huge_page)?;
     let range = choose_range(space, call, huge_page)?;
     let region = new_region(space, call, range)?;
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
@@ -141,14 +141,14 @@ fn huge_page_size(call: &MmapRequest) -> Result<Option<u64>, Errno> {
 }
 
 /// The kernel backs anonymous huge pages with a file of its own, and treats the mapping as one of a file.
-fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> MmapRequest {
+fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> Result<MmapRequest, Errno> {
     let mut call = call.clone();
     if huge_page.is_some() && matches!(call.source, MapSource::Anonymous) {
-        let object = MemoryObject::new(ObjectKind::NamedAnonymous, "anon_hugepage");
+        let object = MemoryObject::try_new(ObjectKind::NamedAnonymous, "anon_hugepage", None)?;
         let traits = FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR | FileTraits::HUGE_PAGES;
         call.source = MapSource::File(OpenFile { object, traits });
     }
-    call
+    Ok(call)
 }
 
 /// Where the mapping goes (`do_mmap` up to the lock checks).
@@ -249,7 +249,7 @@ fn anonymous_region(
         MapFlags::SHARED if grows_down => return Err(Errno::Inval.into()),
         MapFlags::SHARED => {
             let charge = space.config.account.empty_charge(Resource::Committed);
-            let object = MemoryObject::with_charge(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", charge);
+            let object = MemoryObject::try_new(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", Some(charge))?;
             region.backing = Backing::Object(object);
             region.delta = range.first_page().wrapping_neg();
             region.flags |= RegionFlags::SHARED;

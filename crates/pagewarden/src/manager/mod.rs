@@ -46,8 +46,6 @@ pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
 pub use space::Totals;
 
-use alloc::vec::Vec;
-
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
@@ -77,6 +75,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
             uncharged_pages: 0,
+            is_torn: false,
         };
         let charges = Charges::new(&config.account);
         Self { space: Space { config, state, generation: 0 }, charges, provider }
@@ -134,9 +133,14 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
-            self.settle_failure(plan);
+        if let Err(refusal) = self.charge_object(&plan) {
+            self.charges.lower_to(&self.space.state);
             return Err(refusal);
+        }
+        if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
+            plan.give_object_back();
+            self.settle_failure(plan, failure.at);
+            return Err(Refusal::new(failure.errno, Cause::Platform));
         }
         self.publish(plan.next);
         plan.outcome
@@ -185,20 +189,18 @@ impl<P: PageManagementProvider> PageManager<P> {
             || map.at_or_after(VirtAddr::new(end)).is_some_and(|entry| grows(entry.region))
     }
 
-    /// Makes the state say what is there after the platform has failed.
-    fn settle_failure(&mut self, plan: Plan) {
+    /// Makes the state say what is there after operation `failed` of the plan has failed.
+    fn settle_failure(&mut self, plan: Plan, failed: usize) {
         if plan.holds_when_it_fails() {
             return self.publish(plan.next);
         }
-        let lost = plan.replaced_range().filter(|range| !self.provider.has_kept(*range));
-        if let Some(range) = lost {
-            let mut next = self.space.state.clone();
-            // Without memory to write the loss down, what is lost stays in the map: a guest that touches it faults.
-            if next.remove(range).is_ok() {
-                return self.publish(next);
+        match undo::take_back(&mut self.provider, &self.space, &plan.ops, failed) {
+            Some(next) => {
+                self.charges.raise_past_limit(&next);
+                self.publish(next);
             }
+            None => self.charges.lower_to(&self.space.state),
         }
-        self.charges.lower_to(&self.space.state);
     }
 
     fn raise_to(&mut self, next: &State) -> Result<(), Refusal> {
@@ -224,9 +226,13 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// if need be: the pages are there.
     pub fn note_stack_growth(&mut self) {
         let mut pages_left = self.space.state.totals.stack_pages;
-        let mut grown = Vec::new();
+        if pages_left == 0 {
+            return;
+        }
+        // The walk is over a version of its own, which costs no list.
+        let map = self.space.state.map.clone();
         // The stack of the first thread is the highest region that grows, so the walk is short.
-        for entry in self.space.state.map.iter().rev() {
+        for entry in map.iter().rev() {
             if pages_left == 0 {
                 break;
             }
@@ -236,11 +242,8 @@ impl<P: PageManagementProvider> PageManager<P> {
             pages_left -= entry.range.pages().get();
             let start = self.provider.stack_start(entry.range);
             if let Some(added) = PageRange::new(start, entry.range.start()) {
-                grown.push((added, entry.region.clone()));
+                self.note_grown(added, entry.region.clone());
             }
-        }
-        for (added, region) in grown {
-            self.note_grown(added, region);
         }
     }
 
@@ -292,11 +295,13 @@ impl<P> PageManager<P> {
     /// Replaces the guest's resource limits after it has changed them.
     pub fn set_limits(&mut self, limits: ResourceLimits) {
         self.space.config.limits = limits;
+        self.space.generation += 1;
     }
 
     /// Replaces what the guest may do, after it has changed its credentials.
     pub fn set_privileges(&mut self, privileges: Privileges) {
         self.space.config.privileges = privileges;
+        self.space.generation += 1;
     }
 
     /// The account that pays.

@@ -5,7 +5,7 @@
 
 use super::config::WxPolicy;
 use super::plan::{Cause, Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
@@ -94,12 +94,19 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, prot: P
     if is_new_charge && !draft.can_commit(pages) {
         return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
     }
-    draft.next.update(part, |region| {
-        region.prot = prot;
-        region.flags.set(RegionFlags::COMMITTED, is_new_charge || region.flags.contains(RegionFlags::COMMITTED));
-    })?;
+    set(space, &mut draft.next, part, prot)?;
     draft.op(Op::Protect { range: part, from: region.prot, to: prot });
     Ok(())
+}
+
+/// Gives all of `range` the rights `prot`. What has once been writable stays charged.
+pub(super) fn set(space: &Space, state: &mut State, range: PageRange, prot: Prot) -> Result<(), Errno> {
+    state.update(range, |region| {
+        region.prot = prot;
+        if space.is_accountable(region) {
+            region.flags |= RegionFlags::COMMITTED;
+        }
+    })
 }
 
 /// W^X at mprotect (`include/linux/mman.h:map_deny_write_exec`).

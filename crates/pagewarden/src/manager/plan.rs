@@ -100,12 +100,12 @@ impl Plan {
         matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
-    /// The range where the last operation replaces what is there.
-    pub(super) fn replaced_range(&self) -> Option<PageRange> {
-        match self.ops.last()? {
-            Op::Map { range, target: Target::Replace, .. } => Some(*range),
-            Op::Move { to, .. } => Some(*to),
-            _ => None,
+    /// Gives back what the object of the request was charged: it has come to nothing, whoever else holds the plan.
+    pub(super) fn give_object_back(&self) {
+        if let Some((object, pages)) = &self.object
+            && let Some(charge) = object.charge()
+        {
+            charge.give_back(pages.get());
         }
     }
 
@@ -143,8 +143,12 @@ impl<'a> Draft<'a> {
         self.object = Some((object, pages));
     }
 
+    /// Notes an operation. If there is no memory for it, [`Self::finish`] says so.
     pub(super) fn op(&mut self, op: Op) {
-        self.ops.push(op);
+        match self.ops.try_reserve(1) {
+            Ok(()) => self.ops.push(op),
+            Err(_) => self.next.is_torn = true,
+        }
     }
 
     /// What is mapped in `range` goes, in the map and on the platform.
@@ -177,8 +181,12 @@ impl<'a> Draft<'a> {
     /// Seals the draft.
     ///
     /// # Errors
-    /// The outcome's, if nothing was done before it; or the first limit of the account that is exceeded.
+    /// The outcome's, if nothing was done before it; the first limit of the account that is exceeded; or `ENOMEM`,
+    /// whatever the outcome, if there was no memory for a part of the plan: then it has no effect at all.
     pub(super) fn finish(self, outcome: Result<u64, Refusal>) -> Result<Plan, Refusal> {
+        if self.next.is_torn {
+            return Err(Errno::NoMem.into());
+        }
         if self.ops.is_empty() {
             outcome?;
         }

@@ -76,26 +76,31 @@ pub(super) struct State {
     pub(super) lock_future: RegionFlags,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// There was no memory for an edit, and the sums no longer match the map. Such a state is never published.
+    pub(super) is_torn: bool,
 }
 
 impl State {
     /// Adds a region to the free `range`.
     pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.insert(range, region)
+        let edited = self.map.insert(range, region);
+        self.note(edited)
     }
 
     /// Removes whatever is in `range`.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
         self.discount(range);
-        self.map.remove(range)
+        let edited = self.map.remove(range);
+        self.note(edited)
     }
 
     /// Puts a region in the place of whatever is in `range`.
     pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.discount(range);
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.replace(range, region)
+        let edited = self.map.replace(range, region);
+        self.note(edited)
     }
 
     /// Takes what is in `range` out of the sums.
@@ -111,11 +116,18 @@ impl State {
     /// Changes the regions in `range`.
     pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
-        self.map.update(range, |part, region| {
+        let edited = self.map.update(range, |part, region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        })
+        });
+        self.note(edited)
+    }
+
+    /// The edit of the map that belongs to a change of the sums has gone like this.
+    fn note(&mut self, edited: Result<(), Errno>) -> Result<(), Errno> {
+        self.is_torn |= edited.is_err();
+        edited
     }
 
     /// What the account holds for this state.
