@@ -10,9 +10,9 @@ use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::linux::{Advice, LockAllFlags};
+use crate::linux::{Advice, LockAllFlags, MdweFlags};
 use crate::object::MemoryObject;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 use crate::region::Region;
 
 /// What a mapping finds in its range.
@@ -53,6 +53,39 @@ pub enum Lock {
     Released,
 }
 
+/// Rights together with a protection key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyedProt {
+    /// The rights.
+    pub prot: Prot,
+    /// The key.
+    pub key: KeyUse,
+}
+
+/// A protection key, and who chose it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyUse {
+    /// The guest, or nobody.
+    Given(ProtectionKey),
+    /// The manager, for memory that can only be executed. A host that chooses such a key by itself has chosen the same.
+    ExecuteOnly(ProtectionKey),
+}
+
+impl KeyUse {
+    /// The key.
+    pub const fn key(self) -> ProtectionKey {
+        match self {
+            Self::Given(key) | Self::ExecuteOnly(key) => key,
+        }
+    }
+}
+
+impl fmt::Display for KeyedProt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.prot, self.key.key())
+    }
+}
+
 /// One operation of a platform. A plan is a list of these.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -80,6 +113,37 @@ pub enum Op {
         from: Prot,
         /// What they become.
         to: Prot,
+    },
+    /// Change rights and protection key; the whole range is mapped.
+    ProtectKey {
+        /// Where.
+        range: PageRange,
+        /// What both were, for undo.
+        from: KeyedProt,
+        /// What they become.
+        to: KeyedProt,
+    },
+    /// Seal mapped pages. Nothing takes this back.
+    Seal {
+        /// Where; the whole range is mapped.
+        range: PageRange,
+    },
+    /// Give out a protection key.
+    AllocateKey {
+        /// The lowest that is free.
+        key: ProtectionKey,
+        /// The `PKEY_DISABLE_*` word for the calling thread.
+        rights: u64,
+    },
+    /// Take a protection key back. Regions that have it keep it.
+    FreeKey {
+        /// Which.
+        key: ProtectionKey,
+    },
+    /// Let nothing become executable any more. Nothing takes this back.
+    DenyExecGain {
+        /// How.
+        flags: MdweFlags,
     },
     /// Move pages with their contents, replacing what is at the target. `to` is as long as `from`, or longer.
     Move {
@@ -158,6 +222,11 @@ impl fmt::Display for Op {
             }
             Self::Unmap { range } => write!(f, "unmap {range}"),
             Self::Protect { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
+            Self::ProtectKey { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
+            Self::Seal { range } => write!(f, "seal {range}"),
+            Self::AllocateKey { key, rights } => write!(f, "allocate {key} rights {rights:#x}"),
+            Self::FreeKey { key } => write!(f, "free {key}"),
+            Self::DenyExecGain { flags } => write!(f, "deny-exec-gain {flags:?}"),
             Self::Move { from, to, source: Source::Removed } => write!(f, "move {from} -> {to}"),
             Self::Move { from, to, source: Source::Kept } => write!(f, "move {from} -> {to} keep"),
             Self::Grow { from, to } => write!(f, "grow {from} -> {to}"),

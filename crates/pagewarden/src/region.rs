@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 
 use crate::addr::VirtAddr;
 use crate::object::MemoryObject;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 
 bitflags::bitflags! {
     /// Properties of a region besides its rights. Names follow the kernel's `VM_*`.
@@ -91,6 +91,8 @@ pub struct Region {
     pub prot: Prot,
     /// What `prot` may become (`VM_MAYREAD` and so on).
     pub prot_max: Prot,
+    /// The protection key of the pages.
+    pub key: ProtectionKey,
     /// The other properties.
     pub flags: RegionFlags,
 }
@@ -98,7 +100,14 @@ pub struct Region {
 impl Region {
     /// Private anonymous memory with rights `prot`, allowed to become anything.
     pub const fn anonymous(prot: Prot) -> Self {
-        Self { backing: Backing::Anonymous, delta: 0, prot, prot_max: Prot::all(), flags: RegionFlags::empty() }
+        Self {
+            backing: Backing::Anonymous,
+            delta: 0,
+            prot,
+            prot_max: Prot::all(),
+            key: ProtectionKey::DEFAULT,
+            flags: RegionFlags::empty(),
+        }
     }
 
     /// The object behind the region, if it is not plain anonymous memory.

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use super::files::FILE_BYTES;
 use super::guard::SEGMENT_PAGES;
-use super::program::{Arg, Base, Call, FileKind, PAGE, Program, Step, WINDOW};
+use super::program::{Arg, Base, Call, FileKind, PAGE, Program, SYS_MSEAL, Step, WINDOW};
 
 const PROLOGUE: &str = r#"#define _GNU_SOURCE
 #include <errno.h>
@@ -148,6 +148,9 @@ fn statement(index: usize, step: &Step) -> String {
         Call::Read => format!("touch({index}, {args}, -1);"),
         Call::Write => format!("touch({index}, {args} & 0xff);"),
         Call::Limit => format!("r[{index}] = answer({index}, limit({args}));"),
+        // Older C libraries have no name for it.
+        Call::Mseal => format!("r[{index}] = answer({index}, syscall({SYS_MSEAL}, {args}));"),
+        Call::Mdwe => syscall("prctl", &format!("{args}, 0, 0")),
         Call::Munlockall => syscall("munlockall", "0"),
         Call::Mincore => syscall("mincore", &format!("{args}, residence")),
         Call::Shmat => syscall("shmat", &format!("segment, {args}")),

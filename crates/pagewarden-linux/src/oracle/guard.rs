@@ -4,7 +4,7 @@
 //! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
-use super::program::{Call, PAGE};
+use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
 /// More than this is not populated.
 const LARGE: u64 = 8 << 20;
@@ -56,7 +56,8 @@ impl Guard {
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
-            Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mprotect | Call::PkeyMprotect | Call::Mseal | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
@@ -68,6 +69,7 @@ impl Guard {
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree => true,
         }
     }
 
@@ -152,7 +154,16 @@ mod tests {
     #[test]
     fn own_memory_is_left_alone() {
         let guard = guard();
-        for call in [Call::Munmap, Call::Mprotect, Call::Madvise, Call::Mremap, Call::Write, Call::Shmdt] {
+        for call in [
+            Call::Munmap,
+            Call::Mprotect,
+            Call::PkeyMprotect,
+            Call::Mseal,
+            Call::Madvise,
+            Call::Mremap,
+            Call::Write,
+            Call::Shmdt,
+        ] {
             assert!(!guard.allows(call, [0x40_0000, PAGE, 4, 1, 0, 0]), "{call:?}");
         }
         assert!(!guard.allows(Call::Munmap, [0x3f_f000, PAGE + 1, 0, 0, 0, 0]));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, RegionFlags, Resource, Vmmap};
 
 use super::files::{self, FileView};
 use super::filter;
@@ -27,6 +27,9 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_munmap, "munmap", 2),
     (libc::SYS_mprotect, "mprotect", 3),
     (libc::SYS_pkey_mprotect, "pkey_mprotect", 4),
+    (libc::SYS_pkey_alloc, "pkey_alloc", 2),
+    (libc::SYS_pkey_free, "pkey_free", 1),
+    (filter::SYS_MSEAL, "mseal", 3),
     (libc::SYS_mremap, "mremap", 5),
     (libc::SYS_brk, "brk", 1),
     (libc::SYS_madvise, "madvise", 3),
@@ -93,12 +96,7 @@ impl Tracer<'_> {
     fn memory_call(&mut self, space: &SharedSpace, call: StoppedCall) {
         let mut view =
             FileView { tid: call.tid(), table: &mut self.files, segments: &mut self.segments, is_zero_device: false };
-        let number = match call.number().cast_signed() {
-            // With no key it is the older call.
-            libc::SYS_pkey_mprotect => libc::SYS_mprotect.cast_unsigned(),
-            _ => call.number(),
-        };
-        let decoded = linux::decode(number, call.args(), &mut view);
+        let decoded = linux::decode(call.number(), call.args(), &mut view);
         let is_zero_device = view.is_zero_device;
         let mut request = match decoded {
             Ok(Some(request)) => request,
@@ -165,20 +163,15 @@ impl Tracer<'_> {
         if !space.borrow().stale {
             return true;
         }
-        let (config, old_map) = {
+        let (config, old_map, attributes) = {
             let guard = space.borrow();
-            (guard.manager.config().clone(), guard.manager.map().clone())
+            (guard.manager.config().clone(), guard.manager.map().clone(), guard.manager.attributes())
         };
         // The old charges go first: nobody has the memory twice.
         space.borrow_mut().manager = PageManager::new(config, TracedProvider::default());
         let account = self.new_account();
         // The host's list does not tell what shared memory was charged: it stays the object that it was.
-        let known = |entry: &proc_maps::MapsEntry| {
-            let old = old_map.get(entry.range.start()).filter(|old| old.range == entry.range)?;
-            let kind = old.region.object()?.kind();
-            let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV { .. });
-            is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })
-        };
+        let known = |entry: &proc_maps::MapsEntry| known_region(&old_map, entry);
         let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);
         // What a thread shows that is being killed may be only the beginning.
         if !ptrace::is_stopped(tid) {
@@ -190,6 +183,7 @@ impl Tracer<'_> {
         };
         let mut guard = space.borrow_mut();
         guard.manager = manager;
+        guard.manager.set_attributes(attributes);
         guard.stale = false;
         true
     }
@@ -364,6 +358,19 @@ impl Tracer<'_> {
         self.record_result(&call, result);
         call.answer(result);
     }
+}
+
+/// What the host's list does not tell of a region that was in `old` already.
+fn known_region(old: &Vmmap, entry: &proc_maps::MapsEntry) -> Option<Region> {
+    let old = old.get(entry.range.start()).filter(|old| old.range == entry.range)?;
+    let is_shared = entry.shared
+        && old
+            .region
+            .object()
+            .is_some_and(|object| matches!(object.kind(), ObjectKind::SharedAnonymous | ObjectKind::SysV { .. }));
+    // What was sealed is what it was, and stays so.
+    let is_known = is_shared || old.region.flags.contains(RegionFlags::SEALED);
+    is_known.then(|| Region { prot: entry.prot, ..old.region.clone() })
 }
 
 /// An `int` argument: the lower half of its register.

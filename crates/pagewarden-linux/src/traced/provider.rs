@@ -5,9 +5,12 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use pagewarden::linux::{LockAllFlags, MapFlags, RemapFlags};
-use pagewarden::provider::{Lock, Populate, Source, Target};
-use pagewarden::{Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, Region, RegionFlags, VirtAddr};
+use pagewarden::provider::{KeyUse, KeyedProt, Lock, Populate, Source, Target};
+use pagewarden::{
+    Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr,
+};
 
+use super::filter::{PR_SET_MDWE, SYS_MSEAL};
 use super::inject::StoppedCall;
 use super::ptrace::Tid;
 use crate::proc_maps;
@@ -15,6 +18,8 @@ use crate::proc_maps;
 /// `SHM_EXEC` (linux/shm.h).
 const SHM_EXEC: u64 = 0o100_000;
 const MLOCK_ONFAULT: u64 = 1;
+/// `PROT_SEM` (asm-generic/mman-common.h): no effect of its own.
+const PROT_SEM: u64 = 8;
 
 /// Carries out operations in one space, by a thread that is named for each request.
 #[derive(Debug, Default)]
@@ -56,6 +61,11 @@ impl PageManagementProvider for TracedProvider {
         let value = call.run(host.number.cast_unsigned(), host.args)?;
         if value == host.expected {
             return Ok(());
+        }
+        if let Op::AllocateKey { .. } = op {
+            // The host has taken a key for itself that we do not know of. This one is of no use then.
+            call.run(libc::SYS_pkey_free.cast_unsigned(), [value, 0, 0, 0, 0, 0])?;
+            return Err(Errno::NoSpc);
         }
         // brk(2) answers a refusal with the old break; nothing else succeeds elsewhere than it was told to.
         Err(if host.number == libc::SYS_brk { Errno::NoMem } else { Errno::Fault })
@@ -129,7 +139,19 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
     Ok(match op {
         Op::Map { range, region, target, populate } => return map(*range, region, *target, *populate, call),
         Op::Unmap { range } => simple(libc::SYS_munmap, range, 0),
-        Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, to.bits().into()),
+        Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, without_key_choice(*to)),
+        Op::ProtectKey { range, to, .. } => protect_key(*range, *to),
+        Op::Seal { range } => simple(SYS_MSEAL, range, 0),
+        Op::AllocateKey { key, rights } => {
+            HostCall { number: libc::SYS_pkey_alloc, args: [0, *rights, 0, 0, 0, 0], expected: key.number().into() }
+        }
+        Op::FreeKey { key } => {
+            HostCall { number: libc::SYS_pkey_free, args: [key.number().into(), 0, 0, 0, 0, 0], expected: 0 }
+        }
+        Op::DenyExecGain { flags } => {
+            let args = [PR_SET_MDWE.into(), flags.bits(), 0, 0, 0, 0];
+            HostCall { number: libc::SYS_prctl, args, expected: 0 }
+        }
         Op::Move { from, to, source } => {
             let kept = if *source == Source::Kept { RemapFlags::DONT_UNMAP } else { RemapFlags::empty() };
             remap(from.start(), from.bytes(), *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED | kept)
@@ -152,6 +174,26 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
+}
+
+/// The word for `prot`. Where a host has protection keys, it gives one of its own choice to memory that is made
+/// `PROT_EXEC` and nothing else: one bit more, and it does not.
+fn without_key_choice(prot: Prot) -> u64 {
+    let word = u64::from(prot.bits());
+    if prot == Prot::EXEC { word | PROT_SEM } else { word }
+}
+
+fn protect_key(range: PageRange, to: KeyedProt) -> HostCall {
+    let (start, len, prot) = (range.start().as_u64(), range.bytes(), u64::from(to.prot.bits()));
+    match to.key {
+        KeyUse::Given(key) => {
+            let args = [start, len, prot, key.number().into(), 0, 0];
+            HostCall { number: libc::SYS_pkey_mprotect, args, expected: 0 }
+        }
+        KeyUse::ExecuteOnly(_) => {
+            HostCall { number: libc::SYS_mprotect, args: [start, len, prot, 0, 0, 0], expected: 0 }
+        }
+    }
 }
 
 /// Names pages by the string that the guest's own call points to, or takes their name away if that is 0. Another
@@ -198,7 +240,11 @@ fn map(
         let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
         (flags | file_flags(word), fd, offset)
     };
-    let args = [range.start().as_u64(), range.bytes(), region.prot.bits().into(), flags.bits(), fd, offset];
+    let prot = match region.key {
+        ProtectionKey::DEFAULT => without_key_choice(region.prot),
+        _ => region.prot.bits().into(),
+    };
+    let args = [range.start().as_u64(), range.bytes(), prot, flags.bits(), fd, offset];
     Ok(HostCall { number: libc::SYS_mmap, args, expected: range.start().as_u64() })
 }
 

@@ -238,7 +238,8 @@ impl Process<'_> {
         };
         child.answers.push(None);
         // Objects that the parent made are charged to the parent, so the child's account says less.
-        let mut own = child.manager.map().iter().all(|entry| entry.region.object().is_none_or(|o| o.charge().is_none()));
+        let mut own =
+            child.manager.map().iter().all(|entry| entry.region.object().is_none_or(|o| o.charge().is_none()));
         own &= !steps.is_empty();
         if own {
             child.run(steps);
@@ -265,8 +266,7 @@ fn run(program: &Program, mode: Mode, tally: &mut Tally) {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
     let account = ledger.root().child(Limits::UNLIMITED);
     let manager = PageManager::new(config(account), Failing::new(Platform::default()));
-    let mut process =
-        Process { manager, answers: Vec::new(), files: Descriptors::new(), mode, ledger: &ledger, tally };
+    let mut process = Process { manager, answers: Vec::new(), files: Descriptors::new(), mode, ledger: &ledger, tally };
     process.run(&program.steps);
     drop(process);
     for resource in Resource::ALL {

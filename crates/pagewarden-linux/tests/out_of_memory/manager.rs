@@ -5,8 +5,8 @@ use pagewarden::linux::{Advice, MapFlags, MapSource, MmapRequest, MremapRequest,
 use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
 use pagewarden::vmmap::Direction;
 use pagewarden::{
-    Errno, Limits, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageCount, PageManagementProvider, PageManager, PageRange, Prot, Region, Resource,
-    ResourceLedger, VirtAddr,
+    Errno, Limits, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageCount, PageManagementProvider, PageManager, PageRange,
+    Prot, Region, Resource, ResourceLedger, VirtAddr,
 };
 
 /// Where the tests map things: every other page is mapped from here on.

@@ -62,6 +62,16 @@ bitflags::bitflags! {
         const _ = !0;
     }
 
+    /// The `PR_MDWE_*` word of prctl(2) with `PR_SET_MDWE`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct MdweFlags: u64 {
+        /// `PR_MDWE_REFUSE_EXEC_GAIN`: nothing is writable and executable at once, and nothing becomes executable.
+        const REFUSE_EXEC_GAIN = 1;
+        /// `PR_MDWE_NO_INHERIT`: children and programs that are executed start without it.
+        const NO_INHERIT = 2;
+        const _ = !0;
+    }
+
     /// The `MCL_*` word of mlockall(2).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub struct LockAllFlags: u64 {

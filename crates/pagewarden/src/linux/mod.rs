@@ -6,7 +6,7 @@
 mod flags;
 mod syscall;
 
-pub use flags::{Advice, LockAllFlags, MapFlags, RemapFlags};
+pub use flags::{Advice, LockAllFlags, MapFlags, MdweFlags, RemapFlags};
 pub use syscall::{Files, decode};
 
 use alloc::sync::Arc;
@@ -122,6 +122,45 @@ pub enum Request {
         /// `PROT_*` word.
         prot: u64,
     },
+    /// pkey_mprotect(2).
+    PkeyMprotect {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `PROT_*` word.
+        prot: u64,
+        /// The protection key; -1 makes it mprotect(2).
+        key: i32,
+    },
+    /// pkey_alloc(2).
+    PkeyAlloc {
+        /// Flags: none are known.
+        flags: u64,
+        /// `PKEY_DISABLE_*` word.
+        rights: u64,
+    },
+    /// pkey_free(2).
+    PkeyFree {
+        /// The protection key.
+        key: i32,
+    },
+    /// mseal(2).
+    Mseal {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// Flags: none are known.
+        flags: u64,
+    },
+    /// prctl(2) with `PR_SET_MDWE`.
+    SetMdwe {
+        /// `PR_MDWE_*` word.
+        flags: MdweFlags,
+    },
+    /// prctl(2) with `PR_GET_MDWE`.
+    Mdwe,
     /// mremap(2).
     Mremap(MremapRequest),
     /// brk(2).
@@ -213,11 +252,14 @@ impl Request {
             Self::Shmdt { addr } => (*addr, 0),
             Self::Munmap { addr, len }
             | Self::Mprotect { addr, len, .. }
+            | Self::PkeyMprotect { addr, len, .. }
+            | Self::Mseal { addr, len, .. }
             | Self::Madvise { addr, len, .. }
             | Self::Mlock { addr, len, .. }
             | Self::Munlock { addr, len }
             | Self::NameAnonymous { addr, len, .. } => (*addr, *len),
             Self::Mlockall { .. } | Self::Munlockall => return Some((0, EVERYWHERE)),
+            Self::PkeyAlloc { .. } | Self::PkeyFree { .. } | Self::SetMdwe { .. } | Self::Mdwe => return None,
         };
         (addr != 0).then_some((addr, len))
     }

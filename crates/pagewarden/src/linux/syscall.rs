@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as nr;
 
-use super::{MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request, Segment};
+use super::{MapFlags, MapSource, MdweFlags, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request, Segment};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectKind};
@@ -36,6 +36,10 @@ pub trait Files {
 const PR_SET_VMA: u64 = 0x5356_4d41;
 /// `PR_SET_VMA_ANON_NAME` of prctl(2).
 const PR_SET_VMA_ANON_NAME: u64 = 0;
+/// `PR_SET_MDWE` of prctl(2).
+const PR_SET_MDWE: u64 = 65;
+/// `PR_GET_MDWE` of prctl(2).
+const PR_GET_MDWE: u64 = 66;
 /// The longest name of anonymous memory, without its terminating zero (`ANON_VMA_NAME_MAX_LEN - 1`).
 const ANON_NAME_LEN_MAX: usize = 79;
 
@@ -50,6 +54,10 @@ pub fn decode(number: u64, args: [u64; 6], files: &mut dyn Files) -> Result<Opti
         nr::__NR_mmap => return mmap(args, files).map(Some),
         nr::__NR_munmap => Request::Munmap { addr: a, len: b },
         nr::__NR_mprotect => Request::Mprotect { addr: a, len: b, prot: c },
+        nr::__NR_pkey_mprotect => Request::PkeyMprotect { addr: a, len: b, prot: c, key: as_int(d) },
+        nr::__NR_pkey_alloc => Request::PkeyAlloc { flags: a, rights: b },
+        nr::__NR_pkey_free => Request::PkeyFree { key: as_int(a) },
+        nr::__NR_mseal => Request::Mseal { addr: a, len: b, flags: c },
         nr::__NR_mremap => {
             let flags = RemapFlags::from_bits_retain(d);
             Request::Mremap(MremapRequest { addr: a, old_len: b, new_len: c, flags, new_addr: e })
@@ -65,6 +73,14 @@ pub fn decode(number: u64, args: [u64; 6], files: &mut dyn Files) -> Result<Opti
         nr::__NR_shmdt => Request::Shmdt { addr: a },
         nr::__NR_prctl if int_word(a) == PR_SET_VMA && b == PR_SET_VMA_ANON_NAME => {
             Request::NameAnonymous { addr: c, len: d, name: anonymous_name(e, files)? }
+        }
+        nr::__NR_prctl if int_word(a) == PR_SET_MDWE => {
+            all_zero(&[c, d, e])?;
+            Request::SetMdwe { flags: MdweFlags::from_bits_retain(b) }
+        }
+        nr::__NR_prctl if int_word(a) == PR_GET_MDWE => {
+            all_zero(&[b, c, d, e])?;
+            Request::Mdwe
         }
         _ => return Ok(None),
     }))
@@ -96,6 +112,11 @@ fn anonymous_name(addr: u64, files: &mut dyn Files) -> Result<Option<Arc<MemoryO
     }
     let name = String::from_utf8(bytes).map_err(|_| Errno::Inval)?;
     MemoryObject::try_new(ObjectKind::NamedAnonymous, name, None).map(Some)
+}
+
+/// Arguments that Linux keeps for later use must be zero.
+fn all_zero(unused: &[u64]) -> Result<(), Errno> {
+    if unused.iter().all(|word| *word == 0) { Ok(()) } else { Err(Errno::Inval) }
 }
 
 /// An `int` argument: the lower half of its register.

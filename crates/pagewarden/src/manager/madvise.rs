@@ -5,7 +5,7 @@
 //! a look at the pages can tell, is the platform's answer.
 
 use super::config::Privileges;
-use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::plan::{Draft, Plan, Refusal, check_modifiable, check_not_fixed};
 use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
@@ -136,20 +136,38 @@ fn is_zero_device(region: &Region) -> bool {
     !region.is_shared() && region.object().is_some_and(|object| matches!(object.kind(), ObjectKind::ZeroDevice(_)))
 }
 
+/// Whether `region` is private anonymous memory to Linux (`vma_is_anonymous`).
+fn is_anonymous(region: &Region) -> bool {
+    let is_named = region.object().is_some_and(|object| *object.kind() == ObjectKind::NamedAnonymous);
+    !region.is_shared() && (region.object().is_none() || is_named) || is_zero_device(region)
+}
+
+/// Refuses to discard pages of a sealed region that the guest could not overwrite; those of files it may
+/// (`can_madvise_modify`). What the protection key of a region denies to the calling thread, only the platform knows.
+fn check_discard(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    let is_discard = matches!(
+        advice,
+        Advice::Free
+            | Advice::DontNeed
+            | Advice::DontNeedLocked
+            | Advice::Remove
+            | Advice::DontFork
+            | Advice::WipeOnFork
+            | Advice::GuardInstall
+    );
+    let is_protected = is_anonymous(region) && !region.prot.contains(Prot::WRITE);
+    if is_discard && is_protected { check_modifiable(region) } else { Ok(()) }
+}
+
 /// Whether `region` may be given `advice` (`madvise_vma_behavior` and what it calls).
 fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    check_discard(region, advice)?;
     let flags = region.flags;
     let is_plain = matches!(region.backing, Backing::Anonymous) && !region.is_shared();
     let inval_if = |is_bad: bool| if is_bad { Err(Errno::Inval.into()) } else { Ok(()) };
     match advice {
         Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
-            if is_plain && !region.prot.contains(Prot::WRITE) {
-                // Discarding what cannot be written would change what a seal protects.
-                check_modifiable(region)?;
-            }
-            if flags.contains(RegionFlags::FIXED) {
-                check_modifiable(region)?;
-            }
+            check_not_fixed(region)?;
             let is_locked = flags.contains(RegionFlags::LOCKED) && advice != Advice::DontNeedLocked;
             inval_if(flags.contains(RegionFlags::PFN_MAP) || is_locked)?;
             inval_if(advice == Advice::Free && !is_plain && !is_zero_device(region))

@@ -5,9 +5,9 @@
 
 use alloc::sync::Arc;
 
-use super::config::WxPolicy;
+use super::mdwe;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
-use super::plan::{Cause, Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal};
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, round_up};
 use crate::error::Errno;
@@ -45,10 +45,13 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let huge_page = huge_page_size(call)?;
     let call = &with_huge_file(call, huge_page)?;
     let range = choose_range(space, call, huge_page)?;
-    let region = new_region(space, call, range)?;
+    let mut region = new_region(space, call, range)?;
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
+    if call.prot == Prot::EXEC.bits().into() {
+        region.key = draft.next.attributes.keys.for_execute_only(space.config.features).unwrap_or_default();
+    }
     // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
     if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
         draft.make_object(Arc::clone(object), range.pages());
@@ -85,9 +88,9 @@ pub(super) fn place_region(
     populate: Populate,
 ) -> Result<(), Refusal> {
     let space = draft.space;
-    check_wx(space, &region)?;
-    draft.check_modifiable(range)?;
+    mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
+    draft.check_modifiable(range)?;
     let replaced: u64 = parts(&draft.next.map, range).map(|(part, _)| part.pages().get()).sum();
     if !space.may_expand(&draft.next.totals, &region, range.pages().get() - replaced) {
         return Err(Errno::NoMem.into());
@@ -112,14 +115,6 @@ pub(super) fn check_split(space: &Space, range: PageRange) -> Result<(), Refusal
         .is_some_and(|entry| entry.range.start() < range.start() && range.end() < entry.range.end());
     if is_middle && map.len() as u64 >= space.config.regions_max {
         return Err(Errno::NoMem.into());
-    }
-    Ok(())
-}
-
-/// W^X at mmap (`include/linux/mman.h:map_deny_write_exec`).
-fn check_wx(space: &Space, region: &Region) -> Result<(), Refusal> {
-    if space.config.policy.wx == WxPolicy::Deny && region.prot.contains(Prot::WRITE | Prot::EXEC) {
-        return Err(Refusal::new(Errno::Acces, Cause::WxPolicy));
     }
     Ok(())
 }
@@ -273,7 +268,7 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
         MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
             // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
             let mut known = VALIDATED;
-            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC));
+            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC | FileTraits::REGULAR));
             if kind == MapFlags::SHARED_VALIDATE && !known.contains(call.flags) {
                 return Err(Errno::OpNotSupp.into());
             }

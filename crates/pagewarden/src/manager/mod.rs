@@ -23,12 +23,15 @@ pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
+mod mdwe;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
 mod munmap;
 mod name;
+mod pkey;
 mod place;
 mod plan;
 mod shm;
@@ -44,12 +47,12 @@ pub use config::{
 pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
-pub use space::Totals;
+pub use space::{Attributes, Totals};
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
-use crate::linux::Request;
+use crate::linux::{MdweFlags, Request};
 use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
@@ -74,6 +77,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             totals: Totals::default(),
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
+            attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
             is_torn: false,
         };
@@ -109,7 +113,15 @@ impl<P: PageManagementProvider> PageManager<P> {
         match request {
             Request::Mmap(call) => mmap::plan(space, call),
             Request::Munmap { addr, len } => munmap::plan(space, *addr, *len),
-            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot),
+            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot, None),
+            Request::PkeyMprotect { addr, len, prot, key } => {
+                mprotect::plan(space, *addr, *len, *prot, Some(*key).filter(|key| *key != -1))
+            }
+            Request::PkeyAlloc { flags, rights } => pkey::plan_allocate(space, *flags, *rights),
+            Request::PkeyFree { key } => pkey::plan_free(space, *key),
+            Request::Mseal { addr, len, flags } => mseal::plan(space, *addr, *len, *flags),
+            Request::SetMdwe { flags } => mdwe::plan_set(space, *flags),
+            Request::Mdwe => mdwe::plan_get(space),
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
@@ -178,9 +190,16 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
     }
 
-    /// Whether a region that grows down lies in the range that the request names, or is the next above it.
+    /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
     fn may_touch_stack(&self, request: &Request) -> bool {
-        let Some((addr, len)) = request.named_range() else { return false };
+        let moved = match request {
+            Request::Mremap(call) => Some((call.addr, call.old_len)),
+            _ => None,
+        };
+        request.named_range().into_iter().chain(moved).any(|(addr, len)| self.is_near_stack(addr, len))
+    }
+
+    fn is_near_stack(&self, addr: u64, len: u64) -> bool {
         let map = &self.space.state.map;
         let grows = |region: &Region| region.flags.contains(RegionFlags::GROWS_DOWN);
         let end = addr.saturating_add(len);
@@ -301,6 +320,17 @@ impl<P> PageManager<P> {
     /// Replaces what the guest may do, after it has changed its credentials.
     pub fn set_privileges(&mut self, privileges: Privileges) {
         self.space.config.privileges = privileges;
+        self.space.generation += 1;
+    }
+
+    /// What the guest's calls have set for the whole space.
+    pub const fn attributes(&self) -> Attributes {
+        self.space.state.attributes
+    }
+
+    /// Replaces what the guest's calls have set: at exec by what is inherited.
+    pub fn set_attributes(&mut self, attributes: Attributes) {
+        self.space.state.attributes = attributes;
         self.space.generation += 1;
     }
 

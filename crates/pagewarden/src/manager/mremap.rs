@@ -165,6 +165,7 @@ fn is_one_to_linux(a: &Region, b: &Region) -> bool {
         && a.delta == b.delta
         && a.prot == b.prot
         && a.prot_max == b.prot_max
+        && a.key == b.key
         && plain(a.flags) == plain(b.flags)
 }
 
@@ -232,9 +233,9 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         if !draft.next.map.is_free(to) {
             draft.next.remove(to)?;
             target = Target::Replace;
-            if let Err(errno) = check_after_unmap(draft, remap, &region) {
+            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
                 draft.op(Op::Unmap { range: to });
-                return Err(errno.into());
+                return Err(refusal);
             }
         }
     }
@@ -247,13 +248,15 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
 }
 
 /// What Linux looks at only when the target has been unmapped, which it stays whatever comes of the move.
-fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Errno> {
+fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Refusal> {
     // A second view of pages that the target covers: they are gone by now.
     draft.next.map.get(VirtAddr::new(remap.addr)).ok_or(Errno::Fault)?;
-    tail(draft.space, remap)?;
+    if let Some(tail) = tail(draft.space, remap)? {
+        draft.check_modifiable(tail)?;
+    }
     let pages = remap.old_len >> PAGE_SHIFT;
     let has_room = draft.space.may_expand(&draft.next.totals, region, pages);
-    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem) } else { Ok(()) }
+    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem.into()) } else { Ok(()) }
 }
 
 /// Where the pages go (`vrm_set_new_addr`).
@@ -292,12 +295,7 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
 }
 
 /// What a move to the free range `to` changes in the map.
-pub(super) fn relocate_regions(
-    state: &mut State,
-    from: PageRange,
-    to: PageRange,
-    source: Source,
-) -> Result<(), Errno> {
+pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange, source: Source) -> Result<(), Errno> {
     // The regions are read from a version of their own, which costs no list.
     let before = state.map.clone();
     if source == Source::Removed {

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use super::madvise::named_range;
-use super::plan::{Draft, Plan, Refusal, check_modifiable};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::space::{Space, State, parts};
 use crate::addr::PageRange;
 use crate::error::Errno;
@@ -28,7 +28,7 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryO
         if !may_be_named(region) {
             return draft.finish(Err(Errno::BadF.into()));
         }
-        check_modifiable(region)?;
+        check_not_fixed(region)?;
         mark(&mut draft.next, part, name)?;
         draft.op(Op::Name { range: part, name: name.cloned() });
     }

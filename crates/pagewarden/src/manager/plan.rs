@@ -124,18 +124,26 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// The state changes even if there is nothing to do for the platform and the outcome is an error.
+    keeps_state: bool,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+        let next = space.state.clone();
+        Self { space, next, ops: Vec::new(), object: None, keeps_state: false, lock_errno: Errno::NoMem }
     }
 
     /// Running out of locked memory is reported as `errno`.
     pub(super) fn lock_errno(&mut self, errno: Errno) {
         self.lock_errno = errno;
+    }
+
+    /// What has changed in the state stays whatever the outcome.
+    pub(super) fn keep_state(&mut self) {
+        self.keeps_state = true;
     }
 
     /// The request makes `object`, which costs `pages` by itself.
@@ -187,7 +195,7 @@ impl<'a> Draft<'a> {
         if self.next.is_torn {
             return Err(Errno::NoMem.into());
         }
-        if self.ops.is_empty() {
+        if self.ops.is_empty() && !self.keeps_state {
             outcome?;
         }
         let account = &self.space.config.account;
@@ -209,11 +217,17 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Refuses to change a sealed region (Linux) or one of the platform.
-pub(super) const fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+/// Refuses to change a region of the platform.
+pub(super) const fn check_not_fixed(region: &Region) -> Result<(), Refusal> {
     if region.flags.contains(RegionFlags::FIXED) {
         return Err(Refusal::new(Errno::Perm, Cause::FixedRegion));
     }
+    Ok(())
+}
+
+/// Refuses to change a sealed region (Linux) or one of the platform.
+pub(super) fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+    check_not_fixed(region)?;
     if region.flags.contains(RegionFlags::SEALED) {
         return Err(Refusal::new(Errno::Perm, Cause::Linux));
     }

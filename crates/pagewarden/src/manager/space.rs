@@ -2,10 +2,12 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
-use super::config::{NoReserve, Privileges, SpaceConfig};
+use super::config::{Features, NoReserve, Privileges, SpaceConfig};
+use super::pkey::Keys;
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Resource;
+use crate::linux::MdweFlags;
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
@@ -64,6 +66,33 @@ pub(super) fn is_data(region: &Region) -> bool {
     region.prot.contains(Prot::WRITE) && !region.flags.intersects(RegionFlags::SHARED | RegionFlags::GROWS_DOWN)
 }
 
+/// What a space has besides its map and that the guest's calls set: whether memory may become executable, and which
+/// protection keys are given out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    pub(super) mdwe: MdweFlags,
+    pub(super) keys: Keys,
+}
+
+impl Attributes {
+    /// Those of a program whose first process has the flags `mdwe`.
+    pub const fn new(mdwe: MdweFlags, features: Features) -> Self {
+        Self { mdwe, keys: Keys::new(features) }
+    }
+
+    /// Those of the program that is executed in the place of this one.
+    #[must_use]
+    pub const fn after_exec(self, features: Features) -> Self {
+        Self::new(self.mdwe.inherited(), features)
+    }
+
+    /// Those of a child with memory of its own.
+    #[must_use]
+    pub(super) const fn of_child(self) -> Self {
+        Self { mdwe: self.mdwe.inherited(), ..self }
+    }
+}
+
 /// What requests change.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -74,6 +103,8 @@ pub(super) struct State {
     pub(super) brk: VirtAddr,
     /// What mlockall with `MCL_FUTURE` gives to new regions: `LOCKED`, `LOCK_ON_FAULT` or nothing.
     pub(super) lock_future: RegionFlags,
+    /// What holds for the whole space besides the map.
+    pub(super) attributes: Attributes,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
     /// There was no memory for an edit, and the sums no longer match the map. Such a state is never published.

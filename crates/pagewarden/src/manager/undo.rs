@@ -103,7 +103,10 @@ impl Residue<'_> {
     fn stays(&mut self, op: &Op) {
         match op {
             Op::Unmap { range } => self.is_gone(*range),
-            Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to)),
+            Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to, None)),
+            Op::ProtectKey { range, to, .. } => {
+                self.edit(|space, state| mprotect::set(space, state, *range, to.prot, Some(to.key.key())));
+            }
             Op::Move { from, to, source } => self.edit(|_, state| {
                 state.remove(*to)?;
                 mremap::relocate_regions(state, *from, *to, *source)
@@ -116,6 +119,10 @@ impl Residue<'_> {
             | Op::Duplicate { .. }
             | Op::Lock { .. }
             | Op::LockAll { .. }
+            | Op::Seal { .. }
+            | Op::AllocateKey { .. }
+            | Op::FreeKey { .. }
+            | Op::DenyExecGain { .. }
             | Op::SetBreak { .. } => {}
         }
     }
@@ -125,6 +132,7 @@ impl Residue<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
         Op::Move { from, to, .. } if from.pages() == to.pages() => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed })

@@ -226,6 +226,13 @@ impl PageManagementProvider for Platform {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
             }
+            Op::ProtectKey { range, to, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
+            }
+            Op::Seal { range } => self.runs.update(*range, |region| region.flags |= RegionFlags::SEALED),
+            // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
+            Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
             Op::Move { from, to, source } => self.relocate(*from, *to, *source),
             Op::Grow { from, to } => self.grow(*from, *to),
             Op::Duplicate { from, to, target } => {
@@ -301,5 +308,5 @@ fn advised(region: &mut Region, advice: Advice) {
         Advice::Unmergeable => (RegionFlags::MERGEABLE, RegionFlags::empty()),
         _ => return,
     };
-    region.flags = region.flags - forgotten | marked;
+    region.flags = (region.flags - forgotten) | marked;
 }

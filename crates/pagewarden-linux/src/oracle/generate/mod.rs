@@ -9,13 +9,18 @@ mod rng;
 
 pub use rng::Rng;
 
-use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, Program, Step};
+use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
 use places::{ODD_ADDRESSES, window};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
     (70, Call::Munmap),
     (110, Call::Mprotect),
+    (12, Call::PkeyMprotect),
+    (4, Call::PkeyAlloc),
+    (4, Call::PkeyFree),
+    (45, Call::Mseal),
+    (4, Call::Mdwe),
     (110, Call::Mremap),
     (50, Call::Brk),
     (100, Call::Madvise),
@@ -99,6 +104,20 @@ impl Generator {
                 Step::new(call, &[addr, Arg::Value(byte)])
             }
             Call::Read => Step::new(call, &[self.touched()]),
+            Call::Mseal => self.mseal(),
+            Call::Mdwe => self.mdwe(),
+            Call::PkeyAlloc => {
+                let flags = self.rng.weighted(&[(90, 0), (10, 1)]);
+                let rights = self.rng.weighted(&[(30, 0), (20, 1), (20, 2), (20, 3), (10, 4)]);
+                Step::new(call, &[Arg::Value(flags), Arg::Value(rights)])
+            }
+            Call::PkeyFree => Step::new(call, &[Arg::Value(self.key())]),
+            Call::PkeyMprotect => {
+                let (addr, len) = self.range();
+                let (prot, key) = (self.prot(), self.key());
+                self.note(addr, len);
+                Step::new(call, &[addr, Arg::Value(len), Arg::Value(prot), Arg::Value(key)])
+            }
             Call::Shmdt => Step::new(call, &[self.attached()]),
             Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
@@ -124,6 +143,35 @@ impl Generator {
             self.note(addr, len);
         }
         Step::new(call, &[addr, Arg::Value(len), Arg::Value(word)])
+    }
+
+    /// Mostly little: nothing takes a seal away again. Now and then in the heap or in what lies at an answer.
+    fn mseal(&mut self) -> Step {
+        let (place, len) = self.range();
+        let below = i64::try_from((1 + self.rng.below(6)) * PAGE).unwrap_or(0);
+        let at_answer = self.attached();
+        let addr = self.rng.weighted(&[(70, place), (15, Arg::At(Base::Break, -below)), (15, at_answer)]);
+        let small = (1 + self.rng.below(3)) * PAGE;
+        let len = self.rng.weighted(&[(40, len), (60, small)]);
+        let flags = self.rng.weighted(&[(97, 0), (2, 1), (1, 1 << 32)]);
+        self.note(addr, len);
+        Step::new(Call::Mseal, &[addr, Arg::Value(len), Arg::Value(flags)])
+    }
+
+    /// Mostly asks or is refused: what is set stays, and nothing becomes executable any more.
+    fn mdwe(&mut self) -> Step {
+        let set = (PR_SET_MDWE, self.rng.weighted(&[(25, 1), (25, 3), (20, 0), (10, 2), (10, 4), (10, 1 << 32)]));
+        let get = (PR_GET_MDWE, self.rng.weighted(&[(95, 0), (5, 1)]));
+        let (option, flags) = self.rng.weighted(&[(60, set), (40, get)]);
+        let rest = self.rng.weighted(&[(95, 0), (5, 1)]);
+        Step::new(Call::Mdwe, &[Arg::Value(option), Arg::Value(flags), Arg::Value(rest)])
+    }
+
+    /// A protection key: mostly none, the first, or the next that may have been given out.
+    fn key(&mut self) -> u64 {
+        let some = self.rng.below(17);
+        let negative = (-1_i64).cast_unsigned();
+        self.rng.weighted(&[(40, negative), (20, 0), (15, 1), (10, some), (10, 0xffff_ffff), (5, 1 << 32)])
     }
 
     fn mmap(&mut self) -> Step {
