@@ -8,7 +8,7 @@
 //! file are the same object.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -33,7 +33,7 @@ const SWEEP_MIN: usize = 256;
 
 /// The objects that regions map.
 #[derive(Debug, Default)]
-pub(super) struct FileTable {
+pub(crate) struct FileTable {
     objects: HashMap<(u64, u64), Vec<Weak<MemoryObject>>>,
     sweep_at: usize,
     /// By device: whether large maps of its files are placed on huge-page boundaries.
@@ -43,7 +43,7 @@ pub(super) struct FileTable {
 impl FileTable {
     /// The object of this kind and name, made if there is none alive. Only files, memfds and segments have
     /// an identity to be found by. A file can be looked at by `path`.
-    pub(super) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
+    pub(crate) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
         let key = match &kind {
             ObjectKind::File(file)
             | ObjectKind::Device(file)
@@ -97,9 +97,9 @@ fn aligned_by_device(known: &mut HashMap<u64, bool>, device: u64, path: &str) ->
 
 /// What one file is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FileStatus {
+pub(crate) struct FileStatus {
     /// Which file.
-    pub(super) id: FileId,
+    pub(crate) id: FileId,
     /// Its length, or what is set aside for it if that is more: fallocate(2) reaches beyond the end.
     pub(super) bytes: u64,
     /// For a device: which.
@@ -109,6 +109,24 @@ pub(super) struct FileStatus {
 }
 
 impl FileStatus {
+    /// Whether it is `/dev/zero`.
+    pub(crate) fn is_zero_device(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFCHR && self.device == libc::makedev(1, 5)
+    }
+
+    /// What maps of it show; memfds live on `memory_device`.
+    pub(crate) fn kind(&self, memory_device: Option<u64>) -> ObjectKind {
+        if memory_device == Some(self.id.device) {
+            ObjectKind::Memfd(self.id)
+        } else if self.is_zero_device() {
+            ObjectKind::ZeroDevice(self.id)
+        } else if matches!(self.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
+            ObjectKind::Device(self.id)
+        } else {
+            ObjectKind::File(self.id)
+        }
+    }
+
     /// Whether it is an empty regular file that its owner may read and write, and nobody else.
     pub(super) const fn is_owners_alone(&self) -> bool {
         self.mode == libc::S_IFREG | 0o600 && self.bytes == 0
@@ -118,12 +136,19 @@ impl FileStatus {
 /// Looks at what a path leads to, following links; as the host knows it, without asking a server that may be
 /// a guest itself.
 pub(super) fn status(path: &str) -> io::Result<FileStatus> {
-    let path = CString::new(path)?;
+    statx(libc::AT_FDCWD, &CString::new(path)?, libc::AT_STATX_DONT_SYNC)
+}
+
+/// Looks at what a descriptor of this process is.
+pub(crate) fn status_of(fd: i32) -> io::Result<FileStatus> {
+    statx(fd, c"", libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH)
+}
+
+fn statx(folder: i32, path: &CStr, flags: i32) -> io::Result<FileStatus> {
     let mut data = MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_BLOCKS;
     // SAFETY: the path ends with a zero and `data` has room for the structure.
-    let result =
-        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, data.as_mut_ptr()) };
+    let result = unsafe { libc::statx(folder, path.as_ptr(), flags, wanted, data.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -170,19 +195,14 @@ impl Files for FileView<'_> {
         if flags & libc::O_PATH != 0 {
             return Err(Errno::BadF);
         }
-        self.is_zero_device = status.mode & libc::S_IFMT == libc::S_IFCHR && status.device == libc::makedev(1, 5);
+        self.is_zero_device = status.is_zero_device();
         let name = fd_name(self.tid, fd).map_err(|_| Errno::BadF)?;
-        let kind = if self.segments.is_memory(status.id) {
-            self.segments.note_memfd(status.id, status.bytes).map_err(|_| Errno::NoMem)?;
-            ObjectKind::Memfd(status.id)
-        } else if self.is_zero_device {
-            ObjectKind::ZeroDevice(status.id)
-        } else if matches!(status.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
-            ObjectKind::Device(status.id)
-        } else {
-            ObjectKind::File(status.id)
-        };
-        Ok(OpenFile { object: self.table.intern(kind, &name, &path), traits: traits(&path, &status, flags) })
+        let kind = status.kind(self.segments.memory_device());
+        if let ObjectKind::Memfd(file) = kind {
+            self.segments.note_memfd(file, status.bytes).map_err(|_| Errno::NoMem)?;
+        }
+        let object = self.table.intern(kind, &name, &path);
+        Ok(OpenFile { object, traits: traits(file_system(&path), &status, flags) })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
@@ -227,7 +247,8 @@ fn open_flags(tid: Tid, fd: i32) -> Option<i32> {
     i32::from_str_radix(flags.trim(), 8).ok()
 }
 
-fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
+/// What the file allows: where it lies, what it is, and the `O_*` word that it was opened with.
+pub(crate) fn traits(file_system: Option<Statfs>, status: &FileStatus, flags: i32) -> FileTraits {
     let mut traits = FileTraits::empty();
     traits.set(FileTraits::READABLE, matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR));
     traits.set(FileTraits::WRITABLE, matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR));
@@ -235,11 +256,13 @@ fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
     let is_mappable = !matches!(status.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK);
     traits.set(FileTraits::NOT_MAPPABLE, !is_mappable);
     traits.set(FileTraits::REGULAR, status.mode & libc::S_IFMT == libc::S_IFREG);
-    if let Some(data) = file_system(path) {
+    if let Some(data) = file_system {
         let kind = data.filesystem_type();
         let is_no_exec = data.flags().contains(FsFlags::ST_NOEXEC) || NO_EXEC_KINDS.contains(&kind.0);
         traits.set(FileTraits::NO_EXEC, is_no_exec);
-        traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
+        // Directories of the same file system do not know MAP_SYNC.
+        let knows_sync = matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC);
+        traits.set(FileTraits::SYNC, knows_sync && traits.contains(FileTraits::REGULAR));
         traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
     }
     traits

@@ -16,7 +16,7 @@ use super::ptrace::Tid;
 use crate::proc_maps;
 
 /// `SHM_EXEC` (linux/shm.h).
-const SHM_EXEC: u64 = 0o100_000;
+pub(crate) const SHM_EXEC: u64 = 0o100_000;
 const MLOCK_ONFAULT: u64 = 1;
 /// `PROT_SEM` (asm-generic/mman-common.h): no effect of its own.
 const PROT_SEM: u64 = 8;
@@ -138,7 +138,7 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
     };
     Ok(match op {
         Op::Map { range, region, target, populate } => return map(*range, region, *target, *populate, call),
-        Op::Unmap { range } => simple(libc::SYS_munmap, range, 0),
+        Op::Unmap { range, .. } => simple(libc::SYS_munmap, range, 0),
         Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, without_key_choice(*to)),
         Op::ProtectKey { range, to, .. } => protect_key(*range, *to),
         Op::Seal { range } => simple(SYS_MSEAL, range, 0),
@@ -152,17 +152,17 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let args = [PR_SET_MDWE.into(), flags.bits(), 0, 0, 0, 0];
             HostCall { number: libc::SYS_prctl, args, expected: 0 }
         }
-        Op::Move { from, to, source } => {
+        Op::Move { from, to, source, .. } => {
             let kept = if *source == Source::Kept { RemapFlags::DONT_UNMAP } else { RemapFlags::empty() };
             remap(from.start(), from.bytes(), *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED | kept)
         }
-        Op::Grow { from, to } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
+        Op::Grow { from, to, .. } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
         Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
-        Op::Lock { range, lock: Lock::Now } => simple(libc::SYS_mlock, range, 0),
-        Op::Lock { range, lock: Lock::OnFault } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
-        Op::Lock { range, lock: Lock::Released } => simple(libc::SYS_munlock, range, 0),
-        Op::LockAll { flags } => {
+        Op::Lock { range, lock: Lock::Now, .. } => simple(libc::SYS_mlock, range, 0),
+        Op::Lock { range, lock: Lock::OnFault, .. } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
+        Op::Lock { range, lock: Lock::Released, .. } => simple(libc::SYS_munlock, range, 0),
+        Op::LockAll { flags, .. } => {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
@@ -249,7 +249,7 @@ fn map(
 }
 
 /// What only the file gives a meaning to: all but what the region says itself, and where it goes.
-fn file_flags(word: MapFlags) -> MapFlags {
+pub(crate) fn file_flags(word: MapFlags) -> MapFlags {
     word - (MapFlags::TYPE
         | MapFlags::FIXED
         | MapFlags::FIXED_NO_REPLACE
@@ -260,7 +260,8 @@ fn file_flags(word: MapFlags) -> MapFlags {
         | MapFlags::NON_BLOCK)
 }
 
-fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
+/// What the region says itself of how it is mapped.
+pub(crate) fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
     let mut flags = if region.is_shared() { MapFlags::SHARED } else { MapFlags::PRIVATE };
     if region.flags.contains(RegionFlags::DROPPABLE) {
         flags = MapFlags::DROPPABLE;

@@ -2,7 +2,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::provider::{Op, PageManagementProvider, Target};
+use crate::provider::{Contents, Op, PageManagementProvider, Target};
 
 /// What is there after an operation that was to replace something has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +97,8 @@ impl<P: PageManagementProvider> Failing<P> {
                 if failures.loss == Loss::Target =>
             {
                 // A platform that cannot even unmap has kept what was there.
-                self.lost = self.inner.run(&Op::Unmap { range: *target }).is_ok().then_some(*target);
+                let unmap = Op::Unmap { range: *target, contents: Contents::Other };
+                self.lost = self.inner.run(&unmap).is_ok().then_some(*target);
                 failures.errno
             }
             _ => failures.errno,

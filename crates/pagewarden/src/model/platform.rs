@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
-use crate::provider::{Lock, Op, PageManagementProvider, Source, Target};
+use crate::provider::{self, Lock, Op, PageManagementProvider, Source, Target};
 use crate::region::{Backing, Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
@@ -221,7 +221,11 @@ impl PageManagementProvider for Platform {
         self.operations += 1;
         match op {
             Op::Map { range, region, target, .. } => self.map(*range, region, *target),
-            Op::Unmap { range } => self.unmap(*range),
+            Op::Unmap { range, contents } => {
+                let is_plain = self.runs.parts(*range).all(|(_, region)| region.is_plain());
+                assert!(is_plain || *contents == provider::Contents::Other, "{op}: not plain anonymous memory");
+                self.unmap(*range);
+            }
             Op::Protect { range, to, .. } => {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
@@ -233,8 +237,8 @@ impl PageManagementProvider for Platform {
             Op::Seal { range } => self.runs.update(*range, |region| region.flags |= RegionFlags::SEALED),
             // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
             Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
-            Op::Move { from, to, source } => self.relocate(*from, *to, *source),
-            Op::Grow { from, to } => self.grow(*from, *to),
+            Op::Move { from, to, source, .. } => self.relocate(*from, *to, *source),
+            Op::Grow { from, to, .. } => self.grow(*from, *to),
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());
@@ -242,20 +246,20 @@ impl PageManagementProvider for Platform {
                 self.map(*to, &region, *target);
             }
             Op::Advise { range, advice } => self.advise(*range, *advice),
-            Op::Lock { range, lock } => {
+            Op::Lock { range, lock, .. } => {
                 let mapped = self.runs.prefix(*range);
                 if let Some(mapped) = mapped {
                     self.lock(mapped, *lock);
                 }
                 return if mapped == Some(*range) { Ok(()) } else { Err(Errno::NoMem) };
             }
-            Op::LockAll { flags } => self.lock_all(*flags),
+            Op::LockAll { flags, .. } => self.lock_all(*flags),
             Op::Name { range, name } => self.runs.update(*range, |region| {
                 if !region.is_shared() {
                     region.backing = name.clone().map_or(Backing::Anonymous, Backing::Object);
                 }
             }),
-            Op::SetBreak { from, to } => {
+            Op::SetBreak { from, to, .. } => {
                 let (old, new) = (from.page_up().expect("a page"), to.page_up().expect("a page"));
                 if let Some(gone) = PageRange::new(new, old) {
                     self.unmap(gone);

@@ -6,6 +6,7 @@
 mod board;
 mod calls;
 mod fault;
+mod growth;
 mod keys;
 mod mdwe;
 mod random;
