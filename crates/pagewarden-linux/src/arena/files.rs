@@ -72,6 +72,8 @@ impl Files for OwnFiles {
 /// Copies bytes of this process from `addr` on, as far as they can be read; says how many.
 fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
     let Ok(addr) = usize::try_from(addr) else { return 0 };
+    // SAFETY: this cannot fail, and changes nothing.
+    let own = unsafe { libc::getpid() };
     let mut done = 0;
     // By pages, so that a hole after the string does not matter.
     while done < bytes.len() {
@@ -80,7 +82,7 @@ fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
         let local = libc::iovec { iov_base: bytes[done..].as_mut_ptr().cast(), iov_len: step };
         let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(at), iov_len: step };
         // SAFETY: the kernel writes at most `step` bytes into `bytes`, and checks the other side itself.
-        let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+        let copied = unsafe { libc::process_vm_readv(own, &raw const local, 1, &raw const remote, 1, 0) };
         if usize::try_from(copied) != Ok(step) {
             break;
         }

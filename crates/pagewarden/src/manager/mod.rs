@@ -151,8 +151,9 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
+            let refusal = plan.refusal_for(failure.errno);
             self.settle_failure(plan, failure.at);
-            return Err(Refusal::new(failure.errno, Cause::Platform));
+            return Err(refusal);
         }
         self.publish(plan.next);
         plan.outcome

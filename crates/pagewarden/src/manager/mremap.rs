@@ -289,14 +289,18 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
-    let last = parts(&draft.next.map, from).last().map(|(_, region)| region.clone()).ok_or(Errno::Fault)?;
-    relocate_regions(&mut draft.next, from, to, remap.source())?;
+    let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
-/// What a move to the free range `to` changes in the map.
-pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange, source: Source) -> Result<(), Errno> {
+/// What a move to the free range `to` changes in the map. Gives the last region that moves, as it was.
+pub(super) fn relocate_regions(
+    state: &mut State,
+    from: PageRange,
+    to: PageRange,
+    source: Source,
+) -> Result<Region, Errno> {
     // The regions are read from a version of their own, which costs no list.
     let before = state.map.clone();
     if source == Source::Removed {
@@ -307,12 +311,15 @@ pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
         state.insert(here, shifted(region, part, here))?;
     }
+    let (_, last) = parts(&before, from).next_back().ok_or(Errno::Fault)?;
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
-        let (_, last) = parts(&before, from).last().ok_or(Errno::Fault)?;
         state.insert(added, shifted(last, from, to))?;
     }
-    if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
+    if source == Source::Kept {
+        unlock_source(state, from)?;
+    }
+    Ok(last.clone())
 }
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have

@@ -100,6 +100,14 @@ impl Plan {
         matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
+    /// Why the request is refused when the platform fails with `errno`. A lock over a hole is refused by both.
+    pub(super) fn refusal_for(&self, errno: Errno) -> Refusal {
+        match self.outcome {
+            Err(refusal) if self.holds_when_it_fails() && refusal.errno == errno => refusal,
+            _ => Refusal::new(errno, Cause::Platform),
+        }
+    }
+
     /// Gives back what the object of the request was charged: it has come to nothing, whoever else holds the plan.
     pub(super) fn give_object_back(&self) {
         if let Some((object, pages)) = &self.object

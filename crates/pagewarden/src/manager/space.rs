@@ -124,8 +124,7 @@ impl State {
     pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
         let contents = self.discount(range);
         let edited = self.map.remove(range);
-        self.note(edited)?;
-        Ok(contents)
+        self.note(edited).map(|()| contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
@@ -180,7 +179,7 @@ impl State {
 }
 
 /// The parts of regions that lie inside `range`, lowest first.
-pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
+pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
     map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
 }
 
