@@ -53,6 +53,8 @@ bitflags::bitflags! {
         const DROPPABLE = 1 << 17;
         /// Mapped with `MAP_SYNC` (`VM_SYNC`): stores to persistent memory are durable.
         const SYNC = 1 << 19;
+        /// Shared, of a file that is open for writing but sealed against it (`VM_SHARED` without `VM_MAYWRITE`).
+        const WRITE_SEALED = 1 << 24;
         /// Belongs to the platform: no request of a guest touches it.
         const FIXED = 1 << 18;
     }

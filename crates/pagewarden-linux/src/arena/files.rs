@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::statfs::fstatfs;
-use pagewarden::linux::{Files, OpenFile, Segment};
+use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
 use pagewarden::{Errno, ObjectKind, PageCount};
 
 use crate::traced::files::{self, FileTable};
@@ -45,7 +45,10 @@ impl Files for OwnFiles {
         let object = self.table.intern(status.kind(self.memory_device), &name, &path);
         // SAFETY: the descriptor was open a moment ago, and is only asked about.
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        Ok(OpenFile { object, traits: files::traits(fstatfs(fd).ok(), &status, flags) })
+        let mut traits = files::traits(fstatfs(fd).ok(), &status, flags);
+        let is_memfd = matches!(object.kind(), ObjectKind::Memfd(_));
+        traits.set(FileTraits::WRITE_SEALED, is_memfd && files::is_write_sealed(fd));
+        Ok(OpenFile { object, traits })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
@@ -66,6 +69,13 @@ impl Files for OwnFiles {
             Err(_) if copied > len_max => Err(Errno::Inval),
             Err(_) => Err(Errno::Fault),
         }
+    }
+
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let copied = copy_in(addr, &mut bytes);
+        bytes.truncate(copied);
+        bytes
     }
 }
 

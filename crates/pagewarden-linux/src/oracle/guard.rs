@@ -73,7 +73,7 @@ impl Guard {
         if self.enclosed.is_some_and(|locking| !self.stays_inside(call, args, locking)) {
             return false;
         }
-        let [a, b, c, d, e, _] = args;
+        let [a, b, c, d, e, f] = args;
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
@@ -81,6 +81,11 @@ impl Guard {
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
+            Call::RemapPages => !(self.hits_below(BEYOND_ALL, a, b) || self.large && is_large(b)),
+            Call::Seal => true,
+            Call::ProcessMadvise => [(c, d), (e, f)]
+                .iter()
+                .all(|&(addr, len)| !self.hits(addr, len) && self.allows_advice(addr, len, a & 0xffff_ffff)),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
             Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
             Call::Mlockall => !self.large,

@@ -101,6 +101,10 @@ names! {
         WriteOnly = "wo",
         /// A memfd.
         Memfd = "memfd",
+        /// A memfd sealed against writing.
+        Sealed = "sealed",
+        /// A memfd of the program's own, which it may seal.
+        Sealable = "sealable",
         /// `/dev/zero`.
         Zero = "zero",
         /// A directory.
@@ -135,6 +139,12 @@ names! {
         Brk = "brk",
         /// madvise(addr, length, advice).
         Madvise = "madvise",
+        /// process_madvise(advice, how, addr, length, addr, length); `how` is the interpreter's.
+        ProcessMadvise = "process_madvise",
+        /// remap_file_pages(addr, length, prot, page offset, flags).
+        RemapPages = "remap_pages",
+        /// Seals the sealable memfd (seals).
+        Seal = "seal",
         /// mlock(addr, length).
         Mlock = "mlock",
         /// mlock2(addr, length, flags).
@@ -175,13 +185,13 @@ impl Call {
     pub const fn arity(self) -> usize {
         match self {
             Self::Munlockall | Self::State | Self::DropCapabilities => 0,
-            Self::Brk | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork | Self::PkeyFree => 1,
+            Self::Brk | Self::Seal | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork | Self::PkeyFree => 1,
             Self::Munmap | Self::Mlock | Self::Munlock | Self::Mincore | Self::NameAnonymous => 2,
             Self::Shmat | Self::Limit | Self::Write | Self::PkeyAlloc => 2,
             Self::Mprotect | Self::Mseal | Self::Mdwe | Self::Madvise | Self::Mlock2 | Self::Msync => 3,
             Self::PkeyMprotect => 4,
-            Self::Mremap => 5,
-            Self::Mmap => 6,
+            Self::Mremap | Self::RemapPages => 5,
+            Self::Mmap | Self::ProcessMadvise => 6,
         }
     }
 
@@ -199,6 +209,7 @@ impl Call {
             Self::Mremap => libc::SYS_mremap,
             Self::Brk => libc::SYS_brk,
             Self::Madvise => libc::SYS_madvise,
+            Self::RemapPages => libc::SYS_remap_file_pages,
             Self::Mlock => libc::SYS_mlock,
             Self::Mlock2 => libc::SYS_mlock2,
             Self::Munlock => libc::SYS_munlock,

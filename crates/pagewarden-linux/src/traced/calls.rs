@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use pagewarden::linux::{self, MapFlags, MapSource, Request};
+use pagewarden::linux::{self, Advice, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
 use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, RegionFlags, Resource, Vmmap};
 
@@ -33,6 +33,8 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_mremap, "mremap", 5),
     (libc::SYS_brk, "brk", 1),
     (libc::SYS_madvise, "madvise", 3),
+    (libc::SYS_process_madvise, "process_madvise", 5),
+    (libc::SYS_remap_file_pages, "remap_file_pages", 5),
     (libc::SYS_mlock, "mlock", 2),
     (libc::SYS_mlock2, "mlock2", 3),
     (libc::SYS_munlock, "munlock", 2),
@@ -50,6 +52,9 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_clone, "clone", 5),
     (libc::SYS_clone3, "clone3", 2),
 ];
+
+/// What process_madvise(2) takes for no advice at all.
+const NO_ADVICE: u64 = u32::MAX as u64;
 
 /// A call that has been decided, for counts and observers.
 pub(super) struct Decided {
@@ -89,6 +94,7 @@ impl Tracer<'_> {
             libc::SYS_shmctl => self.shmctl(call),
             libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
             libc::SYS_open | libc::SYS_openat | libc::SYS_creat => self.open_call(call),
+            libc::SYS_process_madvise if is_for_others(&call) => self.process_madvise_for_others(&space, call),
             _ => self.memory_call(&space, call),
         }
     }
@@ -101,6 +107,9 @@ impl Tracer<'_> {
         let mut request = match decoded {
             Ok(Some(request)) => request,
             Ok(None) => return call.release(Until::Event),
+            Err(_) if call.number() == libc::SYS_process_madvise.cast_unsigned() => {
+                return self.process_madvise_refused(space, call);
+            }
             Err(errno) => {
                 let decided = Decided::new(&call, Err(errno.into()));
                 return self.conclude(space, call, decided);
@@ -111,6 +120,23 @@ impl Tracer<'_> {
         }
         let mut decided = Decided::new(&call, Ok(0));
         let Some(call) = self.carry_out(space, call, &request, &mut decided) else { return };
+        self.conclude(space, call, decided);
+    }
+
+    /// process_madvise(2) with an advice that may be given to other processes too: it changes no region, be it whose it
+    /// may, and so the host's own call does it.
+    fn process_madvise_for_others(&mut self, space: &SharedSpace, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        let decided = Decided::new(&call, result.map_err(Refusal::from));
+        self.conclude(space, call, decided);
+    }
+
+    /// process_madvise(2) that is about another process, or in vain: why, only the host can tell. It is asked with an
+    /// advice that there is not, so that nothing happens whatever the guest has changed meanwhile.
+    fn process_madvise_refused(&mut self, space: &SharedSpace, mut call: StoppedCall) {
+        let [pidfd, vector, count, _, flags, _] = call.args();
+        let result = call.run(call.number(), [pidfd, vector, count, NO_ADVICE, flags, 0]);
+        let decided = Decided::new(&call, result.map_err(Refusal::from));
         self.conclude(space, call, decided);
     }
 
@@ -358,6 +384,12 @@ impl Tracer<'_> {
         self.record_result(&call, result);
         call.answer(result);
     }
+}
+
+/// Whether the advice of a process_madvise(2) may be given to other processes.
+fn is_for_others(call: &StoppedCall) -> bool {
+    let [_, _, _, advice, ..] = call.args();
+    Advice::from_raw(as_int(advice)).is_some_and(Advice::is_for_others)
 }
 
 /// What the host's list does not tell of a region that was in `old` already.

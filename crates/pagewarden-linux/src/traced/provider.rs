@@ -1,7 +1,7 @@
 //! The platform seam: each [`Op`] is one host call that a stopped thread of the guest runs.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::PathBuf;
 
 use pagewarden::linux::{LockAllFlags, MapFlags, RemapFlags};
@@ -10,6 +10,7 @@ use pagewarden::{
     Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr,
 };
 
+use super::files;
 use super::filter::{PR_SET_MDWE, SYS_MSEAL};
 use super::inject::StoppedCall;
 use super::ptrace::Tid;
@@ -76,10 +77,16 @@ impl PageManagementProvider for TracedProvider {
         entries.iter().any(|entry| entry.range.intersects(range))
     }
 
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        // Where the host does not let us look, it still refuses what the seal forbids.
+        mapped_file(&self.reader.to_string(), range.start()).is_some_and(|file| files::is_write_sealed(file.as_fd()))
+    }
+
     fn stack_start(&self, region: PageRange) -> VirtAddr {
         let last = VirtAddr::new(region.end().as_u64() - 1);
         let path = PathBuf::from(format!("/proc/{}/maps", self.reader));
-        let start = File::open(path).ok().and_then(|maps| query(&maps, last)).or_else(|| self.scan(last));
+        let found = File::open(path).ok().and_then(|maps| query(&maps, last)).map(|range| range.0);
+        let start = found.or_else(|| self.scan(last));
         start.filter(|start| *start < region.end() && start.is_page_aligned()).unwrap_or(region.start())
     }
 }
@@ -90,6 +97,14 @@ impl TracedProvider {
         let entries = proc_maps::read(self.reader).ok()?;
         entries.iter().find(|entry| entry.range.contains(address)).map(|entry| entry.range.start())
     }
+}
+
+/// The file behind the mapping at `address` of a process, opened anew; for those who may open mapped files.
+pub(crate) fn mapped_file(process: &str, address: VirtAddr) -> Option<File> {
+    let folder = PathBuf::from("/proc").join(process);
+    let maps = File::open(folder.join("maps")).ok()?;
+    let (start, end) = query(&maps, address)?;
+    File::open(folder.join(format!("map_files/{:x}-{:x}", start.as_u64(), end.as_u64()))).ok()
 }
 
 /// `struct procmap_query` (linux/fs.h).
@@ -116,8 +131,8 @@ struct ProcmapQuery {
 /// `PROCMAP_QUERY`: `_IOWR('f', 17, struct procmap_query)`.
 const PROCMAP_QUERY: libc::Ioctl = (3 << 30) | ((size_of::<ProcmapQuery>() as libc::Ioctl) << 16) | (0x66 << 8) | 17;
 
-/// The start of the mapping that holds `address`, if the host can be asked for one mapping.
-fn query(maps: &File, address: VirtAddr) -> Option<VirtAddr> {
+/// The start and the end of the mapping that holds `address`, if the host can be asked for one mapping.
+fn query(maps: &File, address: VirtAddr) -> Option<(VirtAddr, VirtAddr)> {
     let mut query = ProcmapQuery {
         size: size_of::<ProcmapQuery>() as u64,
         query_addr: address.as_u64(),
@@ -125,7 +140,7 @@ fn query(maps: &File, address: VirtAddr) -> Option<VirtAddr> {
     };
     // SAFETY: the structure is alive, says its own size, and names no buffer; the kernel writes no more.
     let result = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, &raw mut query) };
-    (result == 0).then(|| VirtAddr::new(query.vma_start))
+    (result == 0).then(|| (VirtAddr::new(query.vma_start), VirtAddr::new(query.vma_end)))
 }
 
 /// The host call that carries out `op`. What an operation does not say (a file's descriptor, flags that
@@ -159,6 +174,16 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
         Op::Grow { from, to, .. } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
         Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
+        Op::RemapPages { range, region, populate } => {
+            let now = MapFlags::from_bits_retain(0);
+            let flags = if *populate == Populate::Now { now } else { MapFlags::NON_BLOCK };
+            let page = region.page_offset(range.start());
+            let args = [range.start().as_u64(), range.bytes(), 0, page, flags.bits(), 0];
+            HostCall { number: libc::SYS_remap_file_pages, args, expected: 0 }
+        }
+        Op::Sync { range, flags } => simple(libc::SYS_msync, range, flags.bits()),
+        // The manager's own.
+        Op::Residency { .. } => return Err(Errno::NoSys),
         Op::Lock { range, lock: Lock::Now, .. } => simple(libc::SYS_mlock, range, 0),
         Op::Lock { range, lock: Lock::OnFault, .. } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
         Op::Lock { range, lock: Lock::Released, .. } => simple(libc::SYS_munlock, range, 0),

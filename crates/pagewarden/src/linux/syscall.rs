@@ -6,7 +6,11 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as nr;
 
-use super::{MapFlags, MapSource, MdweFlags, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request, Segment};
+use super::iovec::read_ranges;
+use super::{
+    Advice, MapFlags, MapSource, MdweFlags, MmapRequest, MremapRequest, OpenFile, RemapFlags, RemapPagesRequest,
+    Request, Segment,
+};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectKind};
@@ -30,7 +34,45 @@ pub trait Files {
     /// # Errors
     /// [`Errno::Fault`] if it cannot be read, [`Errno::Inval`] if it is longer.
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno>;
+
+    /// Copies `len` bytes out of the guest, or those before the first that cannot be read.
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        let _ = (addr, len);
+        Vec::new()
+    }
+
+    /// Whose memory the pidfd is about. The default knows the caller's own alone.
+    ///
+    /// # Errors
+    /// [`Errno::BadF`] if it is not one, [`Errno::Srch`] if its process is gone, [`Errno::Perm`] if it is out of reach.
+    fn process(&mut self, pidfd: i32) -> Result<TargetProcess, Errno> {
+        match pidfd {
+            PIDFD_SELF_THREAD | PIDFD_SELF_THREAD_GROUP => Ok(TargetProcess::Own),
+            _ => Err(Errno::BadF),
+        }
+    }
+
+    /// Where the addresses end that the kernel takes from a program (`TASK_SIZE_MAX`).
+    fn user_end(&self) -> u64 {
+        USER_END
+    }
 }
+
+/// Whose memory a call names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TargetProcess {
+    /// The caller's own, maybe as that of another process that shares it.
+    Own,
+    /// Another's.
+    Other,
+}
+
+/// `PIDFD_SELF_THREAD`: the calling thread, without a descriptor.
+pub const PIDFD_SELF_THREAD: i32 = -10_000;
+/// `PIDFD_SELF_THREAD_GROUP`: its process.
+pub const PIDFD_SELF_THREAD_GROUP: i32 = -10_001;
+/// With four levels of page tables.
+const USER_END: u64 = 0x7fff_ffff_f000;
 
 /// `PR_SET_VMA` of prctl(2).
 const PR_SET_VMA: u64 = 0x5356_4d41;
@@ -63,6 +105,13 @@ pub fn decode(number: u64, args: [u64; 6], files: &mut dyn Files) -> Result<Opti
             Request::Mremap(MremapRequest { addr: a, old_len: b, new_len: c, flags, new_addr: e })
         }
         nr::__NR_brk => Request::Brk { addr: a },
+        nr::__NR_process_madvise => return process_madvise(args, files),
+        nr::__NR_remap_file_pages => {
+            let flags = MapFlags::from_bits_retain(e);
+            Request::RemapPages(RemapPagesRequest { addr: a, len: b, prot: c, page_offset: d, flags })
+        }
+        nr::__NR_msync => Request::Msync { addr: a, len: b, flags: int_word(c) },
+        nr::__NR_mincore => Request::Mincore { addr: a, len: b, vector: c },
         nr::__NR_madvise => Request::Madvise { addr: a, len: b, advice: as_int(c) },
         nr::__NR_mlock => Request::Mlock { addr: a, len: b, flags: 0 },
         nr::__NR_mlock2 => Request::Mlock { addr: a, len: b, flags: int_word(c) },
@@ -97,6 +146,24 @@ fn mmap([addr, len, prot, flags, fd, offset]: [u64; 6], files: &mut dyn Files) -
         MapSource::File(files.open_file(as_int(fd))?)
     };
     Ok(Request::Mmap(MmapRequest { addr, len, prot, flags, source, offset }))
+}
+
+/// process_madvise(2) on the caller itself; `None` if it is about another process, of which this space knows
+/// nothing.
+fn process_madvise(
+    [pidfd, vector, count, advice, flags, _]: [u64; 6],
+    files: &mut dyn Files,
+) -> Result<Option<Request>, Errno> {
+    if int_word(flags) != 0 {
+        return Err(Errno::Inval);
+    }
+    let ranges = read_ranges(files, vector, int_word(count))?;
+    let advice = as_int(advice);
+    match files.process(as_int(pidfd))? {
+        TargetProcess::Own => Ok(Some(Request::ProcessMadvise { ranges, advice })),
+        TargetProcess::Other if Advice::from_raw(advice).is_some_and(Advice::is_for_others) => Ok(None),
+        TargetProcess::Other => Err(Errno::Inval),
+    }
 }
 
 /// The name at `addr`, if there is one: printable and without the characters that would confuse a reader

@@ -35,6 +35,7 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
 fn child_state(space: &Space) -> Result<State, Errno> {
     let mut state = space.state.clone();
     state.lock_future = RegionFlags::empty();
+    state.left_locked_pages = 0;
     state.attributes = state.attributes.of_child();
     if state.totals.dont_fork_pages > 0 {
         for entry in space.state.map.iter().filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK)) {

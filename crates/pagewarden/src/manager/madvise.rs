@@ -20,15 +20,30 @@ const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND
 
 /// What giving `advice` about `len` bytes from `addr` does to `space`.
 pub(super) fn plan(space: &Space, addr: u64, len: u64, advice: i32) -> Result<Plan, Refusal> {
-    let is_known = |advice: &Advice| space.config.features.knows(*advice);
-    let advice = Advice::from_raw(advice).filter(is_known).ok_or(Errno::Inval)?;
-    let Some(range) = named_range(addr, len)? else {
-        return Draft::new(space).finish(Ok(0));
+    let mut draft = Draft::new(space);
+    let outcome = advise(&mut draft, addr, len, advice)?;
+    draft.finish(outcome.map(|()| 0))
+}
+
+/// How a call that could be planned will end.
+pub(super) type Outcome = Result<(), Refusal>;
+
+/// Notes what the advice does on top of `draft`, and how it ends.
+///
+/// # Errors
+/// No memory to plan it; the draft is of no use then.
+pub(super) fn advise(draft: &mut Draft<'_>, addr: u64, len: u64, advice: i32) -> Result<Outcome, Errno> {
+    let is_known = |advice: &Advice| draft.space.config.features.knows(*advice);
+    let Some(advice) = Advice::from_raw(advice).filter(is_known) else { return Ok(Err(Errno::Inval.into())) };
+    let range = match named_range(addr, len) {
+        Ok(Some(range)) => range,
+        Ok(None) => return Ok(Ok(())),
+        Err(errno) => return Ok(Err(errno.into())),
     };
     if matches!(advice, Advice::HwPoison | Advice::SoftOffline) {
-        return offline(space, range, advice);
+        return Ok(offline(draft, range, advice));
     }
-    visit(space, range, advice)
+    visit(draft, range, advice)
 }
 
 /// The pages that a call about `len` bytes from `addr` names, if any; also for names.
@@ -45,22 +60,21 @@ pub(super) fn named_range(addr: u64, len: u64) -> Result<Option<PageRange>, Errn
 }
 
 /// Taking frames out of use is for administrators.
-fn offline(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
-    if !space.config.privileges.contains(Privileges::ADMIN) {
+fn offline(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Outcome {
+    if !draft.space.config.privileges.contains(Privileges::ADMIN) {
         return Err(Errno::Perm.into());
     }
-    let mut draft = Draft::new(space);
     draft.op(Op::Advise { range, advice });
-    draft.finish(Ok(0))
+    Ok(())
 }
 
-fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
-    let mut draft = Draft::new(space);
+fn visit(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Result<Outcome, Errno> {
+    let map = draft.next.map.clone();
     let mut run: Option<PageRange> = None;
     let mut next = range.start();
     let mut has_hole = false;
     let stops_at_hole = matches!(advice, Advice::PopulateRead | Advice::PopulateWrite);
-    for (part, region) in parts(&space.state.map, range) {
+    for (part, region) in parts(&map, range) {
         if part.start() != next {
             has_hole = true;
             if stops_at_hole {
@@ -68,21 +82,21 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
             }
         }
         if let Err(refusal) = suits(region, advice) {
-            flush(&mut draft, run, advice)?;
-            return draft.finish(Err(refusal));
+            flush(draft, run, advice)?;
+            return Ok(Err(refusal));
         }
         run = match run {
             Some(before) if before.end() == part.start() => PageRange::new(before.start(), part.end()),
             before => {
-                flush(&mut draft, before, advice)?;
+                flush(draft, before, advice)?;
                 Some(part)
             }
         };
         next = part.end();
     }
     has_hole |= next < range.end();
-    flush(&mut draft, run, advice)?;
-    draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
+    flush(draft, run, advice)?;
+    Ok(if has_hole { Err(Errno::NoMem.into()) } else { Ok(()) })
 }
 
 /// Applies the advice to a run of regions without a hole.

@@ -40,6 +40,20 @@ const HUGE_SIZE_MASK: u64 = 0x3f;
 /// `MAP_HUGE_2MB | MAP_HUGE_1GB`.
 const HUGE_SIZES: u64 = 0x1f << HUGE_SIZE_SHIFT;
 
+/// What a seal against writing means for a shared mapping of a file that is open for writing: it is not writable and
+/// never will be (`mm/memfd.c:check_write_seal`).
+pub(super) fn check_write_seal(region: &mut Region) -> Result<(), Errno> {
+    if !region.is_shared() || !region.prot_max.contains(Prot::WRITE) {
+        return Ok(());
+    }
+    if region.prot.contains(Prot::WRITE) {
+        return Err(Errno::Perm);
+    }
+    region.prot_max.remove(Prot::WRITE);
+    region.flags |= RegionFlags::WRITE_SEALED;
+    Ok(())
+}
+
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let huge_page = huge_page_size(call)?;
@@ -79,14 +93,23 @@ fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Re
     draft.finish(Err(errno.into()))
 }
 
-/// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
+/// Puts a checked region into the map and notes the operation; also for shmat.
 pub(super) fn place_region(
     draft: &mut Draft<'_>,
     range: PageRange,
-    mut region: Region,
+    region: Region,
     target: Target,
     populate: Populate,
 ) -> Result<(), Refusal> {
+    let region = prepare(draft, range, region)?;
+    draft.op(Op::Map { range, region: region.clone(), target, populate });
+    draft.place(range, region, target)?;
+    Ok(())
+}
+
+/// What is looked at when a mapping is made in place of all that is there (`mm/vma.c:__mmap_prepare`). The region comes
+/// back as it will be.
+pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Region) -> Result<Region, Refusal> {
     let space = draft.space;
     mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
@@ -102,9 +125,7 @@ pub(super) fn place_region(
         region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT;
     }
     draft.lock_errno(Errno::Again);
-    draft.op(Op::Map { range, region: region.clone(), target, populate });
-    draft.place(range, region, target)?;
-    Ok(())
+    Ok(region)
 }
 
 /// Refuses a hole in the middle of a region when there is no room for one region more.
@@ -296,6 +317,9 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
     }
     if region.flags.contains(RegionFlags::GROWS_DOWN) {
         return Err(Errno::Inval.into());
+    }
+    if file.traits.contains(FileTraits::WRITE_SEALED) {
+        check_write_seal(&mut region)?;
     }
     region.backing = Backing::Object(Arc::clone(&file.object));
     region.delta = (call.offset >> PAGE_SHIFT).wrapping_sub(range.first_page());

@@ -24,16 +24,20 @@ mod fork;
 mod madvise;
 mod maps;
 mod mdwe;
+mod mincore;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
 mod mseal;
+mod msync;
 mod munmap;
 mod name;
 mod pkey;
 mod place;
 mod plan;
+mod process_madvise;
+mod remap_pages;
 mod shm;
 mod space;
 mod undo;
@@ -79,6 +83,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             lock_future: RegionFlags::empty(),
             attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            left_locked_pages: 0,
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
@@ -125,6 +130,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
+            Request::ProcessMadvise { ranges, advice } => process_madvise::plan(space, ranges, *advice),
+            Request::RemapPages(call) => remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range)),
+            Request::Msync { addr, len, flags } => msync::plan(space, *addr, *len, *flags),
+            Request::Mincore { addr, len, vector } => {
+                mincore::plan(space, *addr, *len, *vector, &|object| self.provider.may_know(object))
+            }
             Request::Mlock { addr, len, flags } => mlock::plan_lock(space, *addr, *len, *flags),
             Request::Munlock { addr, len } => mlock::plan_unlock(space, *addr, *len),
             Request::Mlockall { flags } => mlock::plan_lock_all(space, *flags),
@@ -151,9 +162,9 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
-            let refusal = plan.refusal_for(failure.errno);
+            let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
-            return Err(refusal);
+            return value.ok_or(refusal);
         }
         self.publish(plan.next);
         plan.outcome

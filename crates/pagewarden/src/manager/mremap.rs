@@ -326,7 +326,11 @@ pub(super) fn relocate_regions(
 /// just moved have become part of it (`dontunmap_complete`).
 fn unlock_source(state: &mut State, from: PageRange) -> Result<(), Errno> {
     let Some(range) = state.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
-    state.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)
+    let before = state.totals.locked_pages;
+    state.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)?;
+    // Linux does not count them out.
+    state.left_locked_pages += before - state.totals.locked_pages;
+    Ok(())
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {

@@ -86,12 +86,29 @@ pub struct Plan {
     pub(super) outcome: Result<u64, Refusal>,
     /// The generation of the space that the plan is for.
     pub(super) generation: u64,
+    /// Where the request may end half-way, lowest first: Linux keeps what it has done and tells how much that was.
+    pub(super) checkpoints: Vec<Checkpoint>,
+}
+
+/// What stands of a request when an operation after this point fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checkpoint {
+    /// So many operations have run.
+    pub(super) ops: usize,
+    /// What the guest is told.
+    pub(super) value: u64,
 }
 
 impl Plan {
     /// The operations, in order.
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    /// What the guest is told when the operation at `index` fails: the value of the last checkpoint before it, if there
+    /// is one.
+    pub(super) fn value_before(&self, index: usize) -> Option<u64> {
+        self.checkpoints.iter().rfind(|point| point.ops <= index).map(|point| point.value)
     }
 
     /// Whether the effect stands although the platform reports an error. Locking marks the pages first and makes
@@ -132,6 +149,7 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
     keeps_state: bool,
     /// What Linux says where locked memory runs out: it differs from call to call.
@@ -140,8 +158,9 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        let next = space.state.clone();
-        Self { space, next, ops: Vec::new(), object: None, keeps_state: false, lock_errno: Errno::NoMem }
+        let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
+        let (keeps_state, lock_errno) = (false, Errno::NoMem);
+        Self { space, next: space.state.clone(), ops, object, checkpoints, keeps_state, lock_errno }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -163,6 +182,14 @@ impl<'a> Draft<'a> {
     pub(super) fn op(&mut self, op: Op) {
         match self.ops.try_reserve(1) {
             Ok(()) => self.ops.push(op),
+            Err(_) => self.next.is_torn = true,
+        }
+    }
+
+    /// What has been noted so far stands, whatever the platform says later; the guest is told `value` then.
+    pub(super) fn checkpoint(&mut self, value: u64) {
+        match self.checkpoints.try_reserve(1) {
+            Ok(()) => self.checkpoints.push(Checkpoint { ops: self.ops.len(), value }),
             Err(_) => self.next.is_torn = true,
         }
     }
@@ -216,8 +243,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation })
+        let Self { space, next, ops, object, checkpoints, .. } = self;
+        Ok(Plan { ops, next, object, outcome, generation: space.generation, checkpoints })
     }
 
     fn over(&self, resource: Resource) -> Refusal {

@@ -108,6 +108,9 @@ pub(super) struct State {
     pub(super) attributes: Attributes,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// Pages that Linux goes on counting as locked although they are not: what `MREMAP_DONTUNMAP` has left behind. They
+    /// count for `RLIMIT_MEMLOCK` and are charged to nobody.
+    pub(super) left_locked_pages: u64,
     /// There was no memory for an edit, and the sums no longer match the map. Such a state is never published.
     pub(super) is_torn: bool,
 }
@@ -138,11 +141,11 @@ impl State {
     /// Takes what is in `range` out of the sums, and says what it is.
     fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
-        let mut contents = Contents::Anonymous;
+        let mut contents = Contents::Other;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
-            if !region.is_plain() {
-                contents = Contents::Other;
+            if part == range && region.is_plain() {
+                contents = Contents::Anonymous(region.prot);
             }
         }
         self.totals.sub(gone);
@@ -229,7 +232,8 @@ impl Space {
         if !region.flags.contains(RegionFlags::LOCKED) || self.config.privileges.contains(Privileges::LOCK) {
             return true;
         }
-        totals.locked_pages.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
+        let locked = totals.locked_pages.saturating_add(self.state.left_locked_pages);
+        locked.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
     }
 
     /// Whether the guest may lock anything at all (`mm/mlock.c:can_do_mlock`).

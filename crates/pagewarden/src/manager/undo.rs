@@ -9,7 +9,7 @@
 //! - the way back fails too.
 
 use super::space::{Space, State, parts};
-use super::{madvise, mprotect, mremap, name};
+use super::{madvise, mincore, mprotect, mremap, name};
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::provider::{Op, PageManagementProvider, Source, Target};
@@ -24,7 +24,14 @@ pub(super) struct Failure {
 
 /// Runs `ops` in order, up to the first that fails.
 pub(super) fn run_all(provider: &mut impl PageManagementProvider, ops: &[Op]) -> Result<(), Failure> {
-    ops.iter().enumerate().try_for_each(|(at, op)| provider.run(op).map_err(|errno| Failure { at, errno }))
+    ops.iter().enumerate().try_for_each(|(at, op)| run(provider, op).map_err(|errno| Failure { at, errno }))
+}
+
+fn run(provider: &mut impl PageManagementProvider, op: &Op) -> Result<(), Errno> {
+    match op {
+        Op::Residency { range, vector, telling } => mincore::tell(provider, *range, *vector, *telling),
+        _ => provider.run(op),
+    }
 }
 
 /// Takes back what was done before operation `failed`. The state that is in force then, if it is another one than
@@ -113,8 +120,11 @@ impl Residue<'_> {
             }),
             Op::Advise { range, advice } => self.edit(|_, state| madvise::mark(state, *range, *advice)),
             Op::Name { range, name } => self.edit(|_, state| name::mark(state, *range, name.as_ref())),
+            // These change no region.
+            Op::Sync { .. } | Op::Residency { .. } => {}
             // Nothing comes after these in a plan.
             Op::Map { .. }
+            | Op::RemapPages { .. }
             | Op::Grow { .. }
             | Op::Duplicate { .. }
             | Op::Lock { .. }
@@ -144,7 +154,7 @@ fn inverse(op: &Op) -> Option<Op> {
 /// Where the operation takes away what is there before it does what it is for.
 fn replaced_range(op: &Op) -> Option<PageRange> {
     match op {
-        Op::Map { range, target: Target::Replace, .. } => Some(*range),
+        Op::Map { range, target: Target::Replace, .. } | Op::RemapPages { range, .. } => Some(*range),
         Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
         _ => None,
     }

@@ -247,8 +247,13 @@ impl PageManagementProvider for Platform {
                 self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
             }
             Op::Seal { range } => self.runs.update(*range, |region| region.flags |= RegionFlags::SEALED),
+            Op::RemapPages { range, region, .. } => {
+                assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
+                self.map(*range, region, Target::Replace);
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
             // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
-            Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
+            Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
             Op::Move { from, to, source, region } => {
                 self.check_last(*from, region);
                 self.relocate(*from, *to, *source);
