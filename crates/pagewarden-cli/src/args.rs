@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pagewarden::manager::{ForkCharge, NoReserve, Policy, WxPolicy};
+use pagewarden::manager::{ForkCharge, NoReserve, Overcommit, Policy, WxPolicy};
 use pagewarden_linux::oracle::check::Budget;
 use pagewarden_linux::{OnExit, RunOptions, Verify};
 
@@ -241,6 +241,9 @@ pub(crate) struct CheckArgs {
 pub(crate) enum CheckPlatform {
     /// In a process of its own that is stopped at its memory calls, as by 'pagewarden run'
     Traced,
+    /// In an arena, a piece of a process's own address space; the kernel's side runs in a process that has no other
+    /// room either, so addresses are the same
+    Arena,
 }
 
 impl CheckArgs {
@@ -320,6 +323,8 @@ impl PolicyArgs {
                 ForkRule::Full => ForkCharge::Full,
                 ForkRule::None => ForkCharge::Free,
             },
+            // The host has its own rule, and applies it.
+            overcommit: Overcommit::Always,
         }
     }
 }
@@ -431,7 +436,8 @@ mod tests {
         assert_eq!(asked(&["--seed", "18446744073709551615"]).seed, Some(u64::MAX));
         assert!(refused(&["check", "--calls", "5", "--seconds", "2"]).contains("cannot be used with"));
         assert!(refused(&["check", "--seconds", "0"]).contains("invalid value '0'"));
-        assert!(refused(&["check", "--platform", "moon"]).contains("possible values: traced"));
+        assert_eq!(asked(&["--platform", "arena"]).platform, CheckPlatform::Arena);
+        assert!(refused(&["check", "--platform", "moon"]).contains("possible values: traced, arena"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pagewarden_linux::oracle::check::{self, Check, Finding, Outcomes, Progress, Verdict};
-use pagewarden_linux::oracle::{Runner, Side, c_source, guest as oracle_guest};
+use pagewarden_linux::oracle::{Runner, Side, World, c_source, guest as oracle_guest};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -75,6 +75,15 @@ impl CheckPlatform {
     const fn sides(self) -> [Side; 2] {
         match self {
             Self::Traced => [Side::Native, Side::Traced],
+            Self::Arena => [Side::Enclosed, Side::Arena],
+        }
+    }
+
+    /// What addresses programs name.
+    const fn world(self) -> World {
+        match self {
+            Self::Traced => World::Whole,
+            Self::Arena => World::Enclosed,
         }
     }
 
@@ -82,6 +91,7 @@ impl CheckPlatform {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Traced => "traced",
+            Self::Arena => "arena",
         }
     }
 }
@@ -92,8 +102,13 @@ fn compare(asked: &CheckArgs) -> Result<Outcomes, Failure> {
     let program: OsString = std::env::current_exe().map_err(Failure::Prepare)?.into();
     let guest = vec![program, GUEST.into()];
     let runner = Runner { guest, directory: directory.path().to_owned(), timeout: TIMEOUT };
-    let check =
-        Check { seed: asked.seed.unwrap_or_else(random_seed), budget: asked.budget(), steps: STEPS, most: MOST_KINDS };
+    let check = Check {
+        seed: asked.seed.unwrap_or_else(random_seed),
+        budget: asked.budget(),
+        steps: STEPS,
+        world: asked.platform.world(),
+        most: MOST_KINDS,
+    };
     let mut progress_line = ProgressLine::new(asked.platform, check);
     let begin = Instant::now();
     let outcomes =

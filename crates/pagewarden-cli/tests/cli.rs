@@ -257,6 +257,7 @@ fn help_goes_to_standard_output_and_tells_the_essentials() {
                 "--platform <PLATFORM>",
                 "--save <FILE>",
                 "- traced:",
+                "- arena:",
                 "[default: 60]",
                 "Exit status:",
                 "Examples:",
@@ -431,6 +432,14 @@ fn a_check_compares_as_long_as_it_was_told_and_says_one_thing() {
     assert!(calls > 500 && (10..calls / 20).contains(&programs), "{line}");
     assert!(line.contains(" compared on the traced platform in "), "{line}");
     assert!(line.ends_with(": no difference (seed 11)\n"), "{line}");
+}
+
+#[test]
+fn a_check_of_the_arena_compares_more() {
+    let done = output(&["check", "--calls", "3000", "--seed", "11", "--platform", "arena"]);
+    assert_eq!((done.status.code(), stderr(&done)), (Some(0), ""), "{}", stdout(&done));
+    let line = stdout(&done);
+    assert!(compared(line).0 >= 3000 && line.contains(" compared on the arena platform in "), "{line}");
 }
 
 #[test]

@@ -45,10 +45,12 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
-use pagewarden::manager::{Break, Cause, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
+use pagewarden::manager::{
+    Access, Break, Cause, FaultSignal, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig,
+};
 use pagewarden::vmmap::Direction;
 use pagewarden::{
-    Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger,
+    Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger, VirtAddr,
 };
 
 use crate::traced::import;
@@ -142,6 +144,15 @@ impl Arena {
     /// What Linux would answer, and whose decision it was.
     pub fn call(&self, request: &Request) -> Result<u64, Refusal> {
         self.carry_out(&mut self.lock().manager, request)
+    }
+
+    /// What a load, store or fetch at `address` does; a stack may grow, and then the access is to be tried again. The
+    /// host's own signal does not say: where nothing is, it has pages without rights.
+    ///
+    /// # Errors
+    /// The signal that the guest is to get.
+    pub fn fault(&self, address: u64, access: Access) -> Result<(), FaultSignal> {
+        self.lock().manager.fault(VirtAddr::new(address), access)
     }
 
     /// Shows the manager to `look`, with the arena locked.

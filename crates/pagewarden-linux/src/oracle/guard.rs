@@ -102,10 +102,14 @@ impl Guard {
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
     fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
-        let moves_there = libc::MREMAP_FIXED.cast_unsigned();
+        let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
+        // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
+        let is_hint = a == 0 || a >= enclosure::START;
         match call {
-            Call::Mmap => d & u64::from(fixed) == 0 || !self.hits_below(BEYOND_ALL, a, b.max(1)),
-            Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
+            Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
+            Call::Msync | Call::Mincore => false,
+            Call::Munlock | Call::Mlock | Call::Mlock2 => !self.hits(a, b.max(1)),
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),

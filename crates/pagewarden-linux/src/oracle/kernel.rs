@@ -4,15 +4,23 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::VirtAddr;
-use pagewarden::manager::{Privileges, ResourceLimits};
+use pagewarden::manager::{Access, NoReserve, Policy, Privileges, ResourceLimits};
 
 use super::enclosure::{self, Enclosure, inside_limit};
 use super::outcome::Outcome;
 use super::raw;
 use super::state::{MapLine, read_maps};
 use crate::arena::{Arena, ArenaOptions};
+use crate::overcommit;
 use crate::traced::import;
+
+/// `SEGV_MAPERR`: in an arena, where all is mapped, the host says so of guards alone.
+const GUARD_CODE: u64 = 1;
+
+/// A number of the kernel's, none of which is negative here.
+const fn number(raw: i32) -> u64 {
+    raw.cast_unsigned() as u64
+}
 
 /// Who answers.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub(super) enum Kernel {
 pub(super) struct Inside {
     arena: Arena,
     limits: ResourceLimits,
+    /// What those of address space, data and locked memory may be raised to.
+    hard: [u64; 3],
 }
 
 impl Kernel {
@@ -39,10 +49,14 @@ impl Kernel {
     /// What the host says.
     pub(super) fn arena() -> io::Result<Self> {
         let size = enclosure::END - enclosure::START;
-        let options = ArenaOptions { size, address: Some(enclosure::START), ..ArenaOptions::default() };
+        let overcommit = overcommit::of_host()?;
+        let policy = Policy { overcommit, no_reserve: NoReserve::Free, ..Policy::default() };
+        let options = ArenaOptions { size, address: Some(enclosure::START), policy, ..ArenaOptions::default() };
         let arena = Arena::new(&options).map_err(io::Error::other)?;
         let limits = import::limits(std::process::id().cast_signed())?;
-        Ok(Self::Arena(Box::new(Inside { arena, limits })))
+        let hard = [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(hard_limit);
+        unlimit_locks();
+        Ok(Self::Arena(Box::new(Inside { arena, limits, hard })))
     }
 
     /// Makes a system call.
@@ -67,9 +81,10 @@ impl Kernel {
     /// # Safety
     /// As for [`raw::read_byte`].
     pub(super) unsafe fn read_byte(&self, addr: u64) -> Result<u8, Outcome> {
-        // SAFETY: the caller's promise is the same.
-        let read = unsafe { raw::read_byte(addr) };
-        self.judged(addr, read)
+        self.touch(addr, Access::Read, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::read_byte(addr) }
+        })
     }
 
     /// Stores `value` at `addr`, or tells the fault that doing so makes.
@@ -77,41 +92,57 @@ impl Kernel {
     /// # Safety
     /// As for [`raw::read_byte`].
     pub(super) unsafe fn write_byte(&self, addr: u64, value: u8) -> Result<(), Outcome> {
-        // SAFETY: the caller's promise is the same.
-        let written = unsafe { raw::write_byte(addr, value) };
-        self.judged(addr, written)
+        self.touch(addr, Access::Write, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::write_byte(addr, value) }
+        })
     }
 
-    /// Pages of an arena where nothing is are mapped without rights on the host, which tells the fault of another kind.
-    fn judged<T>(&self, addr: u64, access: Result<T, Outcome>) -> Result<T, Outcome> {
-        let (Self::Arena(inside), Err(Outcome::Fault { signal, addr: at, .. })) = (self, &access) else {
-            return access;
-        };
-        let is_inside = (enclosure::START..enclosure::END).contains(&addr);
-        if !is_inside || *signal != u64::from(libc::SIGSEGV.cast_unsigned()) {
-            return access;
+    /// Touches memory. In an arena the manager says what comes of it, and the host must have done that: it tells other
+    /// codes where nothing is, and alone knows where files end and guards are.
+    fn touch<T>(&self, addr: u64, access: Access, touch: impl Fn() -> Result<T, Outcome>) -> Result<T, Outcome> {
+        let touched = touch();
+        let Self::Arena(inside) = self else { return touched };
+        if !(enclosure::START..enclosure::END).contains(&addr) {
+            return touched;
         }
-        let is_mapped = inside.arena.with_manager(|manager| manager.map().get(VirtAddr::new(addr)).is_some());
-        Err(Outcome::Fault { signal: *signal, code: if is_mapped { 2 } else { 1 }, addr: *at })
+        let refused = inside.arena.fault(addr, access).err();
+        // Without a refusal a stack has grown, maybe.
+        let touched = if refused.is_none() && touched.is_err() { touch() } else { touched };
+        match (touched, refused) {
+            (Ok(value), None) => Ok(value),
+            (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
+                let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
+                Err(Outcome::Fault { signal, code, addr })
+            }
+            (Err(Outcome::Fault { signal, code, addr }), None)
+                if signal == number(libc::SIGBUS) || code == GUARD_CODE =>
+            {
+                Err(Outcome::Fault { signal, code, addr })
+            }
+            // The manager and the host do not agree; no fault of a kernel looks like this.
+            (touched, refused) => {
+                let host = if let Err(Outcome::Fault { code, .. }) = touched { code } else { 0 };
+                let ours = refused.map_or(0, |refusal| number(refusal.code.raw()));
+                Err(Outcome::Fault { signal: 0, code: host << 8 | ours, addr })
+            }
+        }
     }
 
     /// Sets the soft limit of a resource, as far as the hard limit goes.
     pub(super) fn set_limit(&mut self, resource: u64, bytes: u64) -> Outcome {
+        let bytes = match self {
+            Self::Host => bytes,
+            Self::Enclosed(enclosure) => enclosure.limit(resource, bytes),
+            Self::Arena(inside) => return inside.set_limit(resource, inside_limit(resource, bytes)),
+        };
         let mut limit = [0_u64; 2];
         // SAFETY: the kernel writes two words, for which there is room.
         let asked = unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, 0, limit.as_mut_ptr() as u64, 0, 0]) };
         if asked != Outcome::Value(0) {
             return asked;
         }
-        let bytes = match self {
-            Self::Host => bytes,
-            Self::Enclosed(enclosure) => enclosure.limit(resource, bytes),
-            Self::Arena(_) => inside_limit(resource, bytes),
-        };
         limit[0] = bytes.min(limit[1]);
-        if let Self::Arena(inside) = self {
-            return inside.set_limit(resource, limit[0]);
-        }
         // SAFETY: the kernel reads two words.
         unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as u64, 0, 0, 0]) }
     }
@@ -119,9 +150,7 @@ impl Kernel {
     /// Gives up all capabilities.
     pub(super) fn drop_capabilities(&self) -> Outcome {
         if let Self::Arena(inside) = self {
-            // This process keeps what it may: its own limits are not those that the arena has.
             inside.arena.set_privileges(Privileges::empty());
-            return Outcome::Value(0);
         }
         // Version 3 of the interface, this process; three empty sets in two halves.
         let header = [0x2008_0522_u32, 0];
@@ -169,13 +198,32 @@ impl Kernel {
 impl Inside {
     fn set_limit(&mut self, resource: u64, bytes: u64) -> Outcome {
         let limits = &mut self.limits;
-        match u32::try_from(resource) {
-            Ok(libc::RLIMIT_AS) => limits.address_space = bytes,
-            Ok(libc::RLIMIT_DATA) => limits.data = bytes,
-            Ok(libc::RLIMIT_MEMLOCK) => limits.locked = bytes,
+        let (limit, hard) = match u32::try_from(resource) {
+            Ok(libc::RLIMIT_AS) => (&mut limits.address_space, self.hard[0]),
+            Ok(libc::RLIMIT_DATA) => (&mut limits.data, self.hard[1]),
+            Ok(libc::RLIMIT_MEMLOCK) => (&mut limits.locked, self.hard[2]),
             _ => return Outcome::Error(libc::EINVAL),
-        }
+        };
+        *limit = bytes.min(hard);
         self.arena.set_limits(limits.clone());
         Outcome::Value(0)
+    }
+}
+
+fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is alive and has the type of a limit.
+    unsafe { libc::getrlimit(resource, &raw mut limit) };
+    limit.rlim_max
+}
+
+/// Lets this process lock what it likes, as far as it may: how much a program locks is for the manager to say.
+fn unlimit_locks() {
+    for most in [libc::RLIM_INFINITY, hard_limit(libc::RLIMIT_MEMLOCK)] {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: `limit` is alive and has the type of a limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } == 0 {
+            return;
+        }
     }
 }

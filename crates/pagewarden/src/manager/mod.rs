@@ -33,6 +33,7 @@ mod mseal;
 mod msync;
 mod munmap;
 mod name;
+mod overcommit;
 mod pkey;
 mod place;
 mod plan;
@@ -50,6 +51,7 @@ pub use config::{
 };
 pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
+pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
 pub use space::{Attributes, Totals};
 
@@ -156,7 +158,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan) {
+        if let Err(refusal) = self.charge_rest(&plan) {
             self.charges.lower_to(&self.space.state);
             return Err(refusal);
         }
@@ -260,10 +262,20 @@ impl<P: PageManagementProvider> PageManager<P> {
         })
     }
 
-    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
-        let Some((object, pages)) = &plan.object else { return Ok(()) };
-        let Some(charge) = object.charge() else { return Ok(()) };
-        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    /// Charges the object that the plan makes, and looks whether all promises together are still small enough:
+    /// another space may have asked since the plan was made.
+    fn charge_rest(&self, plan: &Plan) -> Result<(), Refusal> {
+        if let Some((object, pages)) = &plan.object
+            && let Some(charge) = object.charge()
+        {
+            charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+        }
+        let promised = overcommit::promised(self.account());
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) {
+            plan.give_object_back();
+            return Err(overcommit::over());
+        }
+        Ok(())
     }
 
     fn publish(&mut self, next: State) {

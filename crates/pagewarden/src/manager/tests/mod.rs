@@ -8,6 +8,7 @@ mod fault;
 mod growth;
 mod keys;
 mod mdwe;
+mod overcommit;
 mod random;
 mod seals;
 
