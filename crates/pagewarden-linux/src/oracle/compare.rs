@@ -260,10 +260,19 @@ fn merge(first: &str, second: &str) -> Option<String> {
     let has_offsets = first.name.starts_with('/');
     let continues =
         if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
-    let equal =
-        first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
-    let MapLine { start, perms, offset, name, .. } = first;
+    let name = common_name(first.name, second.name)?;
+    let equal = first.end == second.start && (first.perms, continues) == (second.perms, second.offset);
+    let MapLine { start, perms, offset, .. } = first;
     equal.then(|| format!("map {start:x}-{:x} {perms} {offset:x} {name}", second.end))
+}
+
+/// The name of a region that is made of two. The kernel names the heap after where it lies: a seam at its edge, which
+/// only one side may have, leaves one part of what is one on the other side without that name.
+fn common_name<'a>(first: &'a str, second: &'a str) -> Option<&'a str> {
+    match (first, second) {
+        ("[heap]", "") | ("", "[heap]") => Some("[heap]"),
+        _ => (first == second).then_some(first),
+    }
 }
 
 pub(super) fn region(line: &str) -> Option<MapLine<'_>> {
@@ -375,6 +384,17 @@ mod tests {
             longer.push(other);
             assert_eq!(longer.lines.len(), 3, "{other}");
         }
+    }
+
+    #[test]
+    fn the_heap_is_one_with_what_it_is_part_of() {
+        let whole = transcript(&["map 1000-4000 rw-p 0 [heap]"]);
+        for names in [["[heap]", ""], ["", "[heap]"], ["[heap]", "[heap]"]] {
+            let [first, second] = names;
+            let first = format!("map 1000-2000 rw-p 0 {first}");
+            assert_eq!(transcript(&[&first, &format!("map 2000-4000 rw-p 0 {second}")]), whole, "{names:?}");
+        }
+        assert_eq!(transcript(&["map 1000-2000 rw-p 0 [heap]", "map 2000-3000 rw-p 0 [stack]"]).lines.len(), 2);
     }
 
     #[test]

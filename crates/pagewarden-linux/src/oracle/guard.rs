@@ -100,7 +100,7 @@ impl Guard {
     }
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
-    fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], locking: Locking) -> bool {
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
@@ -108,13 +108,20 @@ impl Guard {
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
-            Call::Msync | Call::Mincore => false,
-            Call::Munlock | Call::Mlock | Call::Mlock2 => !self.hits(a, b.max(1)),
+            Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
+            Call::ProcessMadvise => a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1)),
+            // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
+            Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
+            // A length between an arena's end and that of the address space is refused with another error.
+            Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
             Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
-            _ => true,
+            Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
+            Call::Write | Call::Read | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
         }
     }
 

@@ -194,6 +194,8 @@ impl Generator {
         let len = self.rng.weighted(&[(40, len), (60, small)]);
         let flags = self.rng.weighted(&[(97, 0), (2, 1), (1, 1 << 32)]);
         self.note(addr, len);
+        // Later calls are to hit what is sealed.
+        self.note_mapped(addr, len);
         Step::new(Call::Mseal, &[addr, Arg::Value(len), Arg::Value(flags)])
     }
 
