@@ -188,15 +188,14 @@ impl Process<'_> {
                 platform.run(&inverse).unwrap();
             }
         }
-        match failed {
-            Op::Map { range, target: Target::Replace, .. }
-            | Op::Move { to: range, .. }
-            | Op::Duplicate { to: range, target: Target::Replace, .. }
-                if loss == Loss::Target =>
-            {
-                platform.run(&Op::Unmap { range: *range, contents: Contents::Other }).unwrap();
-            }
-            _ => {}
+        let emptied = match failed {
+            Op::Unmap { range, .. } | Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+            Op::SetBreak { from, to, .. } => PageRange::new(to.page_up().unwrap(), from.page_up().unwrap()),
+            _ => None,
+        };
+        if let Some(range) = emptied.filter(|_| loss == Loss::Target) {
+            platform.run(&Op::Unmap { range, contents: Contents::Other }).unwrap();
         }
         platform.picture() != before
     }
@@ -255,6 +254,7 @@ impl Process<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         Op::Move { from, to, region, .. } => {
             Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
@@ -290,7 +290,7 @@ fn run_all(seeds: std::ops::Range<u64>, mode: Mode) -> Tally {
     tally
 }
 
-const PROGRAMS: u64 = 1500;
+const PROGRAMS: u64 = 600;
 
 #[test]
 fn a_call_that_fails_has_no_effect() {

@@ -197,7 +197,10 @@ impl Files for FakeFiles {
     fn open_file(&mut self, fd: i32) -> Result<OpenFile, Errno> {
         let index = usize::from(fd.to_le_bytes()[0] & 7);
         let object = self.objects.get(index).filter(|_| index < 5 && fd >= 0).ok_or(Errno::BadF)?;
-        Ok(OpenFile { object: Arc::clone(object), traits: FileTraits::from_bits_truncate(self.answer.into()) })
+        Ok(OpenFile {
+            object: Arc::clone(object),
+            traits: FileTraits::from_bits_truncate(u16::from(self.answer) * 0x101),
+        })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
