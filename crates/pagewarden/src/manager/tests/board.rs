@@ -1,12 +1,10 @@
 //! A platform that is an array of pages, and fails on command.
 
 use std::collections::BTreeMap;
-use std::vec::Vec;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::manager::PageManager;
-use crate::object::MemoryObject;
 use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Op, PageManagementProvider, Source, Target};
 use crate::region::{Region, RegionFlags};
@@ -35,14 +33,6 @@ pub(super) struct Board {
     pub(super) pages: BTreeMap<u64, Page>,
     pub(super) fail_after: Option<usize>,
     pub(super) runs: usize,
-    /// What was synced, and what bytes were stored where.
-    pub(super) synced: Vec<PageRange>,
-    pub(super) stored: BTreeMap<u64, u8>,
-    /// Whether the objects are sealed against writing, and the first address that cannot be stored to.
-    pub(super) is_write_sealed: bool,
-    pub(super) unwritable: Option<u64>,
-    /// Whether the guest may know what is resident of files.
-    pub(super) hides_files: bool,
 }
 
 impl PageManagementProvider for Board {
@@ -57,30 +47,6 @@ impl PageManagementProvider for Board {
             *left -= 1;
         }
         self.apply(op)
-    }
-
-    fn is_write_sealed(&self, _range: PageRange) -> bool {
-        self.is_write_sealed
-    }
-
-    /// Pages with an even number are resident.
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
-        assert!(range.pages().get() <= 512, "too much at once");
-        (range.first_page()..range.end_page()).for_each(|page| each(page % 2 == 0));
-    }
-
-    fn may_know(&self, _object: &MemoryObject) -> bool {
-        !self.hides_files
-    }
-
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
-        for (at, byte) in (addr.as_u64()..).zip(bytes) {
-            if self.unwritable.is_some_and(|first| at >= first) {
-                return Err(Errno::Fault);
-            }
-            self.stored.insert(at, *byte);
-        }
-        Ok(())
     }
 }
 
@@ -141,8 +107,7 @@ impl Board {
             }
             Op::Residency { .. } => panic!("{op} is not for platforms"),
             Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
-            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } => {}
-            Op::Sync { range, .. } => self.synced.push(*range),
+            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } | Op::Sync { .. } => {}
         }
         Ok(())
     }
