@@ -1,4 +1,11 @@
 //! The arena: each call against the host's own list of mappings, after every step.
 
+mod bounds;
 mod calls;
+mod failures;
+mod files;
+mod fork;
+mod locks;
+mod rare;
 mod support;
+mod threads;

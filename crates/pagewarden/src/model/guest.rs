@@ -121,7 +121,10 @@ impl Guest {
         let result = self.manager.call_observed(&request, |plan| steps = plan.ops().len());
         let has_failed = self.manager.provider_mut().disarm() > 0;
         assert!(steps <= regions + 2, "{request:?} takes {steps} steps over {regions} regions");
-        if !has_failed {
+        // Only in the middle of it mincore finds out that its answer has no place.
+        let is_untold = matches!(request, Request::Mincore { .. })
+            && result.is_err_and(|refusal| (refusal.errno, refusal.cause) == (Errno::Fault, Cause::Platform));
+        if !has_failed && !is_untold {
             assert_eq!(result, planned, "{request:?} does what its plan says");
         }
         self.check();
