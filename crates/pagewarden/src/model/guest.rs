@@ -12,7 +12,9 @@ use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource, ResourceLedger};
 use crate::linux::{FileTraits, Files, OpenFile, Request, Segment, answer, decode};
-use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
+use crate::manager::{
+    Break, Cause, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
+};
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::vmmap::Direction;
