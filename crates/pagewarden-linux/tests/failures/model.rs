@@ -257,6 +257,7 @@ impl Process<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
+        Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         Op::Move { from, to, .. } => Some(Op::Move { from: *to, to: *from, source: Source::Removed }),
         _ => None,
     }
