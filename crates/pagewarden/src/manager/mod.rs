@@ -183,7 +183,7 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// # Errors
     /// As [`Self::plan`] and [`Self::apply`].
     pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
-        if self.may_touch_stack(request) {
+        if self.space.state.totals.stack_pages > 0 && self.may_touch_stack(request) {
             self.note_stack_growth();
         }
         let plan = self.plan(request)?;

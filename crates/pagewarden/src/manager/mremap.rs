@@ -196,7 +196,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
         draft.next.insert(added, last.region.clone())?;
-        draft.op(Op::Grow { from, to });
+        draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
     }
     if !remap.flags.contains(RemapFlags::MAY_MOVE) {
@@ -231,10 +231,10 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
         if !draft.next.map.is_free(to) {
-            draft.next.remove(to)?;
+            let contents = draft.next.remove(to)?;
             target = Target::Replace;
             if let Err(refusal) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to });
+                draft.op(Op::Unmap { range: to, contents });
                 return Err(refusal);
             }
         }
@@ -289,8 +289,9 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
+    let last = last_of(&draft.next, from).ok_or(Errno::Fault)?;
     relocate_regions(&mut draft.next, from, to, remap.source())?;
-    draft.op(Op::Move { from, to, source: remap.source() });
+    draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
@@ -312,6 +313,11 @@ pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange
         state.insert(added, shifted(last, from, to))?;
     }
     if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
+}
+
+/// The region of the last mapped page of `range`.
+fn last_of(state: &State, range: PageRange) -> Option<Region> {
+    parts(&state.map, range).last().map(|(_, region)| region.clone())
 }
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have

@@ -188,8 +188,8 @@ impl<'a> Draft<'a> {
 
     /// What is mapped in `range` goes, in the map and on the platform.
     pub(super) fn unmap(&mut self, range: PageRange) -> Result<(), Errno> {
-        self.next.remove(range)?;
-        self.op(Op::Unmap { range });
+        let contents = self.next.remove(range)?;
+        self.op(Op::Unmap { range, contents });
         Ok(())
     }
 

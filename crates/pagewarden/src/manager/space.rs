@@ -9,6 +9,7 @@ use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::MdweFlags;
 use crate::prot::Prot;
+use crate::provider::Contents;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
 
@@ -122,11 +123,12 @@ impl State {
         self.note(edited)
     }
 
-    /// Removes whatever is in `range`.
-    pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
-        self.discount(range);
+    /// Removes whatever is in `range`, and says what it was.
+    pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
+        let contents = self.discount(range);
         let edited = self.map.remove(range);
-        self.note(edited)
+        self.note(edited)?;
+        Ok(contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
@@ -137,14 +139,19 @@ impl State {
         self.note(edited)
     }
 
-    /// Takes what is in `range` out of the sums.
-    fn discount(&mut self, range: PageRange) {
+    /// Takes what is in `range` out of the sums, and says what it is.
+    fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
+        let mut contents = Contents::Other;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
+            if part == range && region.is_plain() {
+                contents = Contents::Anonymous(region.prot);
+            }
         }
         self.totals.sub(gone);
         self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
+        contents
     }
 
     /// Changes the regions in `range`.

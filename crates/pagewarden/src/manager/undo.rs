@@ -104,17 +104,17 @@ impl Residue<'_> {
     }
 
     fn is_gone(&mut self, range: PageRange) {
-        self.edit(|_, state| state.remove(range));
+        self.edit(|_, state| state.remove(range).map(drop));
     }
 
     fn stays(&mut self, op: &Op) {
         match op {
-            Op::Unmap { range } => self.is_gone(*range),
+            Op::Unmap { range, .. } => self.is_gone(*range),
             Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to, None)),
             Op::ProtectKey { range, to, .. } => {
                 self.edit(|space, state| mprotect::set(space, state, *range, to.prot, Some(to.key.key())));
             }
-            Op::Move { from, to, source } => self.edit(|_, state| {
+            Op::Move { from, to, source, .. } => self.edit(|_, state| {
                 state.remove(*to)?;
                 mremap::relocate_regions(state, *from, *to, *source)
             }),
@@ -144,8 +144,8 @@ fn inverse(op: &Op) -> Option<Op> {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
-        Op::Move { from, to, .. } if from.pages() == to.pages() => {
-            Some(Op::Move { from: *to, to: *from, source: Source::Removed })
+        Op::Move { from, to, region, .. } if from.pages() == to.pages() => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::provider::{Op, PageManagementProvider, Target};
+use crate::provider::{Contents, Op, PageManagementProvider, Target};
 
 /// What is there after an operation that was to replace something has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,8 +96,9 @@ impl<P: PageManagementProvider> Failing<P> {
             | Op::Duplicate { to: target, target: Target::Replace, .. }
                 if failures.loss == Loss::Target =>
             {
+                let unmapped = Op::Unmap { range: *target, contents: Contents::Other };
                 // A platform that cannot even unmap has kept what was there.
-                self.lost = self.inner.run(&Op::Unmap { range: *target }).is_ok().then_some(*target);
+                self.lost = self.inner.run(&unmapped).is_ok().then_some(*target);
                 failures.errno
             }
             _ => failures.errno,

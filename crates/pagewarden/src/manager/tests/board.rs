@@ -93,7 +93,7 @@ impl Board {
                 }
                 self.put(*range, |page| Page::of(region, page));
             }
-            Op::Unmap { range } => drop(self.take(*range)),
+            Op::Unmap { range, .. } => drop(self.take(*range)),
             Op::Protect { range, to, .. } => {
                 for page in range.first_page()..range.end_page() {
                     self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole")).prot = *to;
@@ -105,8 +105,8 @@ impl Board {
                     (page.prot, page.key) = (to.prot, to.key.key());
                 }
             }
-            Op::Move { from, to, source } => self.relocate(*from, *to, *source),
-            Op::Grow { from, to } => {
+            Op::Move { from, to, source, .. } => self.relocate(*from, *to, *source),
+            Op::Grow { from, to, .. } => {
                 let last = self.pages[&(from.end_page() - 1)].clone();
                 let added = to.from(from.end()).unwrap();
                 let first_new = from.end_page();
@@ -120,7 +120,7 @@ impl Board {
                 let start = to.first_page();
                 self.put(*to, |page| Page { offset: first.offset.map(|at| at + page - start), ..first.clone() });
             }
-            Op::SetBreak { from, to } => {
+            Op::SetBreak { from, to, .. } => {
                 let (old, new) = (from.page_up().unwrap(), to.page_up().unwrap());
                 if let Some(added) = PageRange::new(old, new) {
                     let region = Region::anonymous(Prot::READ | Prot::WRITE);
