@@ -9,7 +9,8 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::atomics::{AtomicU64, Ordering};
 
 /// What is counted. Units: pages, unless the name says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -185,6 +186,16 @@ impl Account {
             at.0.counters[resource.index()].take(amount);
             account = at.0.parent.as_ref();
         }
+    }
+
+    /// The account above all others, which may be this one.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        let mut account = self;
+        while let Some(parent) = &account.0.parent {
+            account = parent;
+        }
+        account
     }
 
     /// How much this account and those below it hold.

@@ -7,6 +7,7 @@ use std::io::Write as _;
 
 use super::files::Files;
 use super::guard::Guard;
+use super::kernel::Kernel;
 use super::outcome::Outcome;
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, Step};
 use super::raw;
@@ -26,6 +27,7 @@ const RESIDENCE_ROOM: usize = 4096;
 pub(super) struct Interpreter {
     pub(super) files: Files,
     pub(super) guard: Guard,
+    pub(super) kernel: Kernel,
     pub(super) maps: Vec<u8>,
     answers: [Option<u64>; MAX_STEPS],
     residence: Vec<u8>,
@@ -38,6 +40,7 @@ impl Interpreter {
         Self {
             files,
             guard,
+            kernel: Kernel::Host,
             maps: vec_with_touched_room(MAPS_ROOM),
             answers: [None; MAX_STEPS],
             residence: vec![0; RESIDENCE_ROOM],
@@ -61,7 +64,7 @@ impl Interpreter {
         let mut index = from;
         while let Some(step) = steps[..to].get(index) {
             match step.call {
-                Call::State => state::record(&self.guard, &mut self.maps, &mut self.out),
+                Call::State => state::record(&self.kernel, &self.guard, &mut self.maps, &mut self.out),
                 Call::Fork => index += self.fork(steps, index, to),
                 _ => {
                     let outcome = self.step(step);
@@ -83,11 +86,11 @@ impl Interpreter {
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(to - first);
         flush(&mut self.out);
         // SAFETY: there is one thread, so the child may go on as the parent would.
-        match unsafe { libc::fork() } {
+        match unsafe { self.kernel.fork() } {
             0 => {
                 let _ = writeln!(self.out, "child of {index}");
                 self.run_range(steps, first, first + count);
-                state::record(&self.guard, &mut self.maps, &mut self.out);
+                state::record(&self.kernel, &self.guard, &mut self.maps, &mut self.out);
                 let _ = writeln!(self.out, "child of {index} ends");
                 flush(&mut self.out);
                 // SAFETY: ends this process at once, as wanted.
@@ -116,22 +119,22 @@ impl Interpreter {
         self.guard.made(step.call, args);
         if let Some(number) = step.call.number() {
             // SAFETY: the guard has seen that the call leaves this process's own memory alone.
-            return unsafe { raw::syscall(number, args) };
+            return unsafe { self.kernel.syscall(number, args) };
         }
         let [addr, second, ..] = args;
         match step.call {
             Call::Read => {
                 // SAFETY: the guard has seen that the address is not this process's own.
-                let read = unsafe { raw::read_byte(addr) };
+                let read = unsafe { self.kernel.read_byte(addr) };
                 read.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
             }
             Call::Write => {
                 // SAFETY: the guard has seen that the address is not this process's own.
-                let written = unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) };
+                let written = unsafe { self.kernel.write_byte(addr, second.to_le_bytes()[0]) };
                 written.map_or_else(|fault| fault, |()| Outcome::Value(0))
             }
-            Call::Limit => set_limit(addr, second),
-            Call::DropCapabilities => drop_capabilities(),
+            Call::Limit => self.kernel.set_limit(addr, second),
+            Call::DropCapabilities => self.kernel.drop_capabilities(),
             Call::Seal => self.files.seal(addr),
             Call::ProcessMadvise => self.process_madvise(args),
             other => self.prepared(other, addr, second),
@@ -152,7 +155,7 @@ impl Interpreter {
         };
         // SAFETY: the guard has seen that the call leaves this process's own memory alone, but for the table of
         // residence, which has room for as many pages as the guard allows.
-        unsafe { raw::syscall(number, args) }
+        unsafe { self.kernel.syscall(number, args) }
     }
 
     /// process_madvise(2). The second argument says how: the lowest four bits name the target, the next the number of
@@ -183,8 +186,9 @@ impl Interpreter {
             _ => {}
         }
         // SAFETY: the guard has seen that no segment is the interpreter's own memory.
-        let outcome =
-            unsafe { raw::syscall(libc::SYS_process_madvise, [own.cast_unsigned(), place, count, advice, flags, 0]) };
+        let outcome = unsafe {
+            self.kernel.syscall(libc::SYS_process_madvise, [own.cast_unsigned(), place, count, advice, flags, 0])
+        };
         if opened {
             // SAFETY: the descriptor was opened above, and nobody else has it.
             unsafe { raw::syscall(libc::SYS_close, [own.cast_unsigned(), 0, 0, 0, 0, 0]) };
@@ -202,7 +206,7 @@ impl Interpreter {
             Base::Window => super::program::WINDOW,
             Base::Answer(step) => self.answers.get(usize::from(step)).copied().flatten()?,
             // SAFETY: a break of 0 only asks.
-            Base::Break => match unsafe { raw::syscall(libc::SYS_brk, [0; 6]) } {
+            Base::Break => match unsafe { self.kernel.syscall(libc::SYS_brk, [0; 6]) } {
                 Outcome::Value(end) => end,
                 _ => return None,
             },
@@ -252,24 +256,4 @@ pub(super) fn vec_with_touched_room(bytes: usize) -> Vec<u8> {
     let mut room = vec![1; bytes];
     room.clear();
     room
-}
-
-fn set_limit(resource: u64, bytes: u64) -> Outcome {
-    let mut limit = [0_u64; 2];
-    // SAFETY: the kernel writes two words, for which there is room.
-    let asked = unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, 0, limit.as_mut_ptr() as u64, 0, 0]) };
-    if asked != Outcome::Value(0) {
-        return asked;
-    }
-    limit[0] = bytes.min(limit[1]);
-    // SAFETY: the kernel reads two words.
-    unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as u64, 0, 0, 0]) }
-}
-
-fn drop_capabilities() -> Outcome {
-    // Version 3 of the interface, this process; three empty sets in two halves.
-    let header = [0x2008_0522_u32, 0];
-    let sets = [0_u32; 6];
-    // SAFETY: the kernel reads the header and the sets, which have the sizes of version 3.
-    unsafe { raw::syscall(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]) }
 }

@@ -10,11 +10,13 @@
 pub mod c_source;
 pub mod check;
 pub mod compare;
+mod enclosure;
 mod files;
 pub mod generate;
 mod guard;
 pub mod guest;
 mod interpret;
+mod kernel;
 pub mod outcome;
 pub mod program;
 mod raw;
@@ -24,6 +26,6 @@ pub mod text;
 
 pub use check::{Check, Finding, Outcomes};
 pub use compare::{Difference, Runner, Side, Transcript};
-pub use generate::generate;
+pub use generate::{World, generate, generate_in};
 pub use program::{Arg, Base, Call, FileKind, Program, Step};
 pub use shrink::shrink;

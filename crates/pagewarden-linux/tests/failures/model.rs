@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pagewarden::linux::Request;
 use pagewarden::manager::{Privileges, Refusal, Totals};
 use pagewarden::model::{Failing, Failures, Loss, Picture, Platform};
-use pagewarden::provider::{Source, Target};
+use pagewarden::provider::{Contents, Source, Target};
 use pagewarden::{
     Account, Errno, Limits, Op, PageManagementProvider, PageManager, PageRange, Region, Resource, ResourceLedger,
     VirtAddr,
@@ -133,9 +133,7 @@ impl Process<'_> {
         let planned = self.manager.plan(request).map(|plan| plan.outcome()).unwrap_or_else(Err);
         let answer = self.manager.call(request);
         check(&self.manager);
-        if !matches!(request, Request::Mlock { .. } | Request::Munlock { .. }) {
-            assert_eq!(answer, planned, "{request:?}");
-        }
+        assert_eq!(answer, planned, "{request:?}");
         answer
     }
 
@@ -196,7 +194,7 @@ impl Process<'_> {
             | Op::Duplicate { to: range, target: Target::Replace, .. }
                 if loss == Loss::Target =>
             {
-                platform.run(&Op::Unmap { range: *range }).unwrap();
+                platform.run(&Op::Unmap { range: *range, contents: Contents::Other }).unwrap();
             }
             _ => {}
         }
@@ -258,7 +256,9 @@ fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
-        Op::Move { from, to, .. } => Some(Op::Move { from: *to, to: *from, source: Source::Removed }),
+        Op::Move { from, to, region, .. } => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 use super::PageManager;
 use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
+use super::overcommit;
 use super::plan::{Cause, Refusal};
 use super::space::{Space, State};
 use crate::addr::{PageRange, VirtAddr};
@@ -27,6 +28,7 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
     let state = child_state(space)?;
     let charges = Charges::new(&account);
     charges.raise_to(&state).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+    overcommit::check_fork(space, &state, &account)?;
     let mut config = space.config.clone();
     config.account = account;
     Ok(PendingFork { config, state, charges })

@@ -19,6 +19,7 @@
 mod brk;
 mod charges;
 mod config;
+pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
@@ -32,6 +33,7 @@ mod mseal;
 mod msync;
 mod munmap;
 mod name;
+mod overcommit;
 mod pkey;
 mod place;
 mod plan;
@@ -47,7 +49,9 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
+pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
 pub use fork::PendingFork;
+pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
 pub use space::{Attributes, Totals};
 
@@ -154,15 +158,15 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan) {
+        if let Err(refusal) = self.charge_rest(&plan) {
             self.charges.lower_to(&self.space.state);
             return Err(refusal);
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
-            let value = plan.value_before(failure.at);
+            let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
-            return value.ok_or(Refusal::new(failure.errno, Cause::Platform));
+            return value.ok_or(refusal);
         }
         self.publish(plan.next);
         plan.outcome
@@ -176,14 +180,14 @@ impl<P: PageManagementProvider> PageManager<P> {
         self.call_observed(request, |_| ())
     }
 
-    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself near
-    /// the request are noted first; should a place that looked free turn out to be taken by one, the request
+    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself where it
+    /// matters to the request are noted first; should a place that looked free turn out to be taken by one, the request
     /// is planned once more.
     ///
     /// # Errors
     /// As [`Self::plan`] and [`Self::apply`].
     pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
-        if self.space.state.totals.stack_pages > 0 && self.may_touch_stack(request) {
+        if self.space.state.totals.stack_pages > 0 && (self.has_low_stack() || self.may_touch_stack(request)) {
             self.note_stack_growth();
         }
         let plan = self.plan(request)?;
@@ -198,6 +202,25 @@ impl<P: PageManagementProvider> PageManager<P> {
             }
             answer => answer,
         }
+    }
+
+    /// Whether a region that grows down lies where searches go: how far it has grown bears on every place.
+    fn has_low_stack(&self) -> bool {
+        let state = &self.space.state;
+        let mut pages_left = state.totals.stack_pages;
+        // The stack of the first thread is among the highest regions, so without others the walk is short.
+        for entry in state.map.iter().rev() {
+            if pages_left == 0 {
+                return false;
+            }
+            if entry.region.flags.contains(RegionFlags::GROWS_DOWN) {
+                if entry.range.start() < self.space.config.layout.mmap_base {
+                    return true;
+                }
+                pages_left -= entry.range.pages().get();
+            }
+        }
+        false
     }
 
     /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
@@ -239,10 +262,20 @@ impl<P: PageManagementProvider> PageManager<P> {
         })
     }
 
-    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
-        let Some((object, pages)) = &plan.object else { return Ok(()) };
-        let Some(charge) = object.charge() else { return Ok(()) };
-        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    /// Charges the object that the plan makes, and looks whether all promises together are still small enough:
+    /// another space may have asked since the plan was made.
+    fn charge_rest(&self, plan: &Plan) -> Result<(), Refusal> {
+        if let Some((object, pages)) = &plan.object
+            && let Some(charge) = object.charge()
+        {
+            charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+        }
+        let promised = overcommit::promised(self.account());
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) {
+            plan.give_object_back();
+            return Err(overcommit::over());
+        }
+        Ok(())
     }
 
     fn publish(&mut self, next: State) {

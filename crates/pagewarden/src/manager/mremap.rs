@@ -195,6 +195,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
     if let Some((from, to)) = room_to_grow(space, remap) {
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
+        ask_for_growth(draft, remap, region.flags)?;
         draft.next.insert(added, last.region.clone())?;
         draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
@@ -204,6 +205,15 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
     }
     let place = find_place(space, remap, region)?;
     relocate(draft, remap, place, Target::Vacant)
+}
+
+/// Asks for what Linux charges for a region that grows, or that stays behind (`vrm_calc_charge`).
+fn ask_for_growth(draft: &mut Draft<'_>, remap: &Remap, flags: RegionFlags) -> Result<(), Refusal> {
+    if !flags.contains(RegionFlags::COMMITTED) {
+        return Ok(());
+    }
+    let is_kept = remap.source() == Source::Kept;
+    draft.ask_for(if is_kept { remap.new_len >> PAGE_SHIFT } else { remap.growth() })
 }
 
 /// The range now and then, if the pages to be added are free (`vrm_can_expand_in_place`).
@@ -297,14 +307,20 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
-    let last = last_of(&draft.next, from).ok_or(Errno::Fault)?;
-    relocate_regions(&mut draft.next, from, to, remap.source())?;
+    let flags = draft.next.map.get(from.start()).ok_or(Errno::Fault)?.region.flags;
+    ask_for_growth(draft, remap, flags)?;
+    let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
-/// What a move to the free range `to` changes in the map.
-pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange, source: Source) -> Result<(), Errno> {
+/// What a move to the free range `to` changes in the map. Gives the last region that moves, as it was.
+pub(super) fn relocate_regions(
+    state: &mut State,
+    from: PageRange,
+    to: PageRange,
+    source: Source,
+) -> Result<Region, Errno> {
     // The regions are read from a version of their own, which costs no list.
     let before = state.map.clone();
     if source == Source::Removed {
@@ -315,17 +331,15 @@ pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
         state.insert(here, shifted(region, part, here))?;
     }
+    let (_, last) = parts(&before, from).next_back().ok_or(Errno::Fault)?;
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
-        let (_, last) = parts(&before, from).last().ok_or(Errno::Fault)?;
         state.insert(added, shifted(last, from, to))?;
     }
-    if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
-}
-
-/// The region of the last mapped page of `range`.
-fn last_of(state: &State, range: PageRange) -> Option<Region> {
-    parts(&state.map, range).last().map(|(_, region)| region.clone())
+    if source == Source::Kept {
+        unlock_source(state, from)?;
+    }
+    Ok(last.clone())
 }
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have

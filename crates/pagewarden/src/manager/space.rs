@@ -2,7 +2,7 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
-use super::config::{Features, NoReserve, Privileges, SpaceConfig};
+use super::config::{Features, Privileges, SpaceConfig};
 use super::pkey::Keys;
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -127,8 +127,7 @@ impl State {
     pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
         let contents = self.discount(range);
         let edited = self.map.remove(range);
-        self.note(edited)?;
-        Ok(contents)
+        self.note(edited).map(|()| contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
@@ -183,7 +182,7 @@ impl State {
 }
 
 /// The parts of regions that lie inside `range`, lowest first.
-pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
+pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
     map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
 }
 
@@ -207,12 +206,10 @@ impl Space {
     /// Differs from Linux: `MAP_NORESERVE` is charged too unless the policy trusts it, as Linux does in
     /// overcommit mode 2; else a budget could be escaped by setting a flag.
     pub(super) fn is_accountable(&self, region: &Region) -> bool {
-        let is_trusted =
-            region.flags.contains(RegionFlags::NO_RESERVE) && self.config.policy.no_reserve == NoReserve::Free;
         region.prot.contains(Prot::WRITE)
             && !region.is_shared()
             && !region.flags.contains(RegionFlags::DROPPABLE)
-            && !is_trusted
+            && !self.is_free_of_charge(region)
     }
 
     /// Whether `more` pages of a region like `region` stay within `RLIMIT_AS` and `RLIMIT_DATA`

@@ -116,7 +116,7 @@ impl Residue<'_> {
             }
             Op::Move { from, to, source, .. } => self.edit(|_, state| {
                 state.remove(*to)?;
-                mremap::relocate_regions(state, *from, *to, *source)
+                mremap::relocate_regions(state, *from, *to, *source).map(drop)
             }),
             Op::Advise { range, advice } => self.edit(|_, state| madvise::mark(state, *range, *advice)),
             Op::Name { range, name } => self.edit(|_, state| name::mark(state, *range, name.as_ref())),

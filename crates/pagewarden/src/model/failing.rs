@@ -96,9 +96,9 @@ impl<P: PageManagementProvider> Failing<P> {
             | Op::Duplicate { to: target, target: Target::Replace, .. }
                 if failures.loss == Loss::Target =>
             {
-                let unmapped = Op::Unmap { range: *target, contents: Contents::Other };
                 // A platform that cannot even unmap has kept what was there.
-                self.lost = self.inner.run(&unmapped).is_ok().then_some(*target);
+                let unmap = Op::Unmap { range: *target, contents: Contents::Other };
+                self.lost = self.inner.run(&unmap).is_ok().then_some(*target);
                 failures.errno
             }
             _ => failures.errno,

@@ -10,7 +10,7 @@ mod rng;
 pub use rng::Rng;
 
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
-use places::{ODD_ADDRESSES, window};
+use places::{ODD_ADDRESSES, ODD_ENCLOSED, window};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
@@ -53,8 +53,20 @@ const HUGE_TLB: u64 = 0x4_0000;
 /// `MAP_NORESERVE`.
 const NO_RESERVE: u64 = 0x4000;
 
+/// What addresses programs name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum World {
+    /// The whole address space.
+    #[default]
+    Whole,
+    /// The range of an arena, and what lies beyond all addresses.
+    Enclosed,
+}
+
 struct Generator {
     rng: Rng,
+    /// Addresses where something changes, or beyond everything.
+    odd: &'static [u64],
     /// Page indexes in the window at which something has been made to begin or end.
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
@@ -68,8 +80,18 @@ struct Generator {
 
 /// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
 pub fn generate(seed: u64, steps: usize) -> Program {
+    generate_in(World::Whole, seed, steps)
+}
+
+/// As [`generate()`], for a program that keeps to `world`.
+pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
+    let odd = match world {
+        World::Whole => ODD_ADDRESSES,
+        World::Enclosed => ODD_ENCLOSED,
+    };
     let mut generator = Generator {
         rng: Rng::new(seed),
+        odd,
         edges: vec![0, 16, 24],
         mapped: Vec::new(),
         shared: Vec::new(),
@@ -341,7 +363,7 @@ impl Generator {
         let bytes = pages.wrapping_add_unsigned(self.rng.below(PAGE));
         let big = 1 << (21 + self.rng.below(22));
         self.answers.push(self.next);
-        let odd = Arg::Value(self.rng.pick(ODD_ADDRESSES));
+        let odd = Arg::Value(self.rng.pick(self.odd));
         let choices = [
             (50, Arg::At(Base::Break, pages)),
             (15, Arg::At(Base::Break, bytes)),

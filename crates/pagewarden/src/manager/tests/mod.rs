@@ -1,12 +1,14 @@
-//! Tests of the manager over a provider that is an array of pages.
+//! Tests of the manager over the model of a platform.
 //!
 //! Linux's own answers are compared with the kernel elsewhere; here the subject is that manager, platform
 //! and ledger agree after every request, whether it succeeded, was refused or failed half way.
 
-mod board;
 mod calls;
+mod fault;
+mod growth;
 mod keys;
 mod mdwe;
+mod overcommit;
 mod random;
 mod remap_pages;
 mod residency;
@@ -17,9 +19,9 @@ use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request};
 use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use crate::model::Platform;
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::vmmap::Direction;
-use board::Board;
 
 /// Where the tests map things.
 const BASE: u64 = 0x10_0000;
@@ -53,10 +55,16 @@ fn config(ledger: &ResourceLedger) -> SpaceConfig {
     }
 }
 
-fn manager(limits: Limits) -> (ResourceLedger, PageManager<Board>) {
+fn manager(limits: Limits) -> (ResourceLedger, PageManager<Platform>) {
     let ledger = ResourceLedger::new(limits);
-    let manager = PageManager::new(config(&ledger), Board::default());
+    let manager = PageManager::new(config(&ledger), Platform::default());
     (ledger, manager)
+}
+
+/// Checks that manager and platform agree.
+fn check(manager: &PageManager<Platform>) {
+    manager.check_invariants();
+    manager.provider().check(manager.map());
 }
 
 fn mmap(page: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
