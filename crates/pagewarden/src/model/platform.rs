@@ -254,6 +254,14 @@ impl PageManagementProvider for Platform {
             Op::Residency { .. } => panic!("{op} is not for platforms"),
             // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
             Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
+            Op::Move { from, to, source, region } => {
+                self.check_last(*from, region);
+                self.relocate(*from, *to, *source);
+            }
+            Op::Grow { from, to, region } => {
+                self.check_last(*from, region);
+                self.grow(*from, *to);
+            }
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());
