@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod addr;
 pub mod error;
+mod fallible;
 pub mod ledger;
 pub mod linux;
 pub mod manager;
@@ -36,7 +37,7 @@ pub use error::Errno;
 pub use ledger::{Account, Charge, Limits, Resource, ResourceLedger};
 pub use manager::{PageManager, Plan};
 pub use object::{MemoryObject, ObjectKind};
-pub use prot::Prot;
+pub use prot::{Prot, ProtectionKey};
 pub use provider::{Op, PageManagementProvider};
 pub use region::{Backing, Region, RegionFlags};
 pub use vmmap::Vmmap;

@@ -11,9 +11,9 @@ use core::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::linux::{Advice, LockAllFlags};
+use crate::linux::{Advice, LockAllFlags, MdweFlags, SyncFlags};
 use crate::object::MemoryObject;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 use crate::region::Region;
 
 /// What a mapping finds in its range.
@@ -46,9 +46,9 @@ pub enum Source {
 /// What a range holds that is taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contents {
-    /// [Plain](Region::is_plain) memory at most: a platform may keep the mapping for later, without rights and
-    /// emptied, and nobody can tell.
-    Anonymous,
+    /// [Plain](Region::is_plain) memory without a hole, with these rights: a platform may keep the mapping for later,
+    /// emptied and out of reach, and nobody can tell.
+    Anonymous(Prot),
     /// Anything.
     Other,
 }
@@ -62,6 +62,48 @@ pub enum Lock {
     OnFault,
     /// Not any more.
     Released,
+}
+
+/// What mincore(2) tells of pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Telling {
+    /// The truth.
+    Truth,
+    /// That all are resident: who reads them has no right to know.
+    AllResident,
+}
+
+/// Rights together with a protection key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyedProt {
+    /// The rights.
+    pub prot: Prot,
+    /// The key.
+    pub key: KeyUse,
+}
+
+/// A protection key, and who chose it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyUse {
+    /// The guest, or nobody.
+    Given(ProtectionKey),
+    /// The manager, for memory that can only be executed. A host that chooses such a key by itself has chosen the same.
+    ExecuteOnly(ProtectionKey),
+}
+
+impl KeyUse {
+    /// The key.
+    pub const fn key(self) -> ProtectionKey {
+        match self {
+            Self::Given(key) | Self::ExecuteOnly(key) => key,
+        }
+    }
+}
+
+impl fmt::Display for KeyedProt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.prot, self.key.key())
+    }
 }
 
 /// One operation of a platform. A plan is a list of these.
@@ -93,6 +135,37 @@ pub enum Op {
         from: Prot,
         /// What they become.
         to: Prot,
+    },
+    /// Change rights and protection key; the whole range is mapped.
+    ProtectKey {
+        /// Where.
+        range: PageRange,
+        /// What both were, for undo.
+        from: KeyedProt,
+        /// What they become.
+        to: KeyedProt,
+    },
+    /// Seal mapped pages. Nothing takes this back.
+    Seal {
+        /// Where; the whole range is mapped.
+        range: PageRange,
+    },
+    /// Give out a protection key.
+    AllocateKey {
+        /// The lowest that is free.
+        key: ProtectionKey,
+        /// The `PKEY_DISABLE_*` word for the calling thread.
+        rights: u64,
+    },
+    /// Take a protection key back. Regions that have it keep it.
+    FreeKey {
+        /// Which.
+        key: ProtectionKey,
+    },
+    /// Let nothing become executable any more. Nothing takes this back.
+    DenyExecGain {
+        /// How.
+        flags: MdweFlags,
     },
     /// Move pages with their contents, replacing what is at the target. `to` is as long as `from`, or longer.
     Move {
@@ -129,6 +202,32 @@ pub enum Op {
         range: PageRange,
         /// Which.
         advice: Advice,
+    },
+    /// Show other pages of the shared object that the range shows already, as the regions' one new region says.
+    RemapPages {
+        /// Where.
+        range: PageRange,
+        /// What: rights, flags, backing and offset.
+        region: Region,
+        /// When pages become resident.
+        populate: Populate,
+    },
+    /// Write changed pages of a shared region back to its file.
+    Sync {
+        /// Where.
+        range: PageRange,
+        /// How.
+        flags: SyncFlags,
+    },
+    /// Write a byte a page, its lowest bit for residency, into the guest. The manager carries this out itself, by
+    /// [`PageManagementProvider::residency`] and [`PageManagementProvider::store`].
+    Residency {
+        /// Of which pages.
+        range: PageRange,
+        /// Where the first byte goes.
+        vector: VirtAddr,
+        /// What is told.
+        telling: Telling,
     },
     /// Lock or unlock the pages up to the end of the range or the first hole. An error says that there is a hole, or
     /// that not all of them could be made resident; they are locked all the same, as with mlock(2).
@@ -181,11 +280,21 @@ impl fmt::Display for Op {
             }
             Self::Unmap { range, .. } => write!(f, "unmap {range}"),
             Self::Protect { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
+            Self::ProtectKey { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
+            Self::Seal { range } => write!(f, "seal {range}"),
+            Self::AllocateKey { key, rights } => write!(f, "allocate {key} rights {rights:#x}"),
+            Self::FreeKey { key } => write!(f, "free {key}"),
+            Self::DenyExecGain { flags } => write!(f, "deny-exec-gain {flags:?}"),
             Self::Move { from, to, source: Source::Removed, .. } => write!(f, "move {from} -> {to}"),
             Self::Move { from, to, source: Source::Kept, .. } => write!(f, "move {from} -> {to} keep"),
             Self::Grow { from, to, .. } => write!(f, "grow {from} -> {to}"),
             Self::Duplicate { from, to, .. } => write!(f, "duplicate {from} -> {to}"),
             Self::Advise { range, advice } => write!(f, "advise {range} {advice:?}"),
+            Self::RemapPages { range, region, .. } => {
+                write!(f, "remap {range} to page {:#x}", region.page_offset(range.start()))
+            }
+            Self::Sync { range, flags } => write!(f, "sync {range} {flags:?}"),
+            Self::Residency { range, .. } => write!(f, "residency {range}"),
             Self::Lock { range, lock, .. } => write!(f, "lock {range} {lock:?}"),
             Self::LockAll { flags, .. } => write!(f, "lock-all {flags:?}"),
             Self::Name { range, name: Some(name) } => write!(f, "name {range} {}", name.name()),
@@ -208,6 +317,36 @@ pub trait PageManagementProvider {
     fn has_kept(&self, range: PageRange) -> bool {
         let _ = range;
         true
+    }
+
+    /// Whether the object that `range` shows is sealed against writing by now (`F_SEAL_FUTURE_WRITE`), so that a new
+    /// view of it can never be written. A platform that cannot tell keeps the default.
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        let _ = range;
+        false
+    }
+
+    /// Tells of each page of `range`, lowest first, whether it is resident; a few hundred pages at a time are asked for.
+    /// By default all are: a platform that takes no pages away.
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        for _ in 0..range.pages().get() {
+            each(true);
+        }
+    }
+
+    /// Whether the guest may know which pages of `object` are resident: whether it owns the file or could write it.
+    fn may_know(&self, object: &MemoryObject) -> bool {
+        let _ = object;
+        true
+    }
+
+    /// Copies bytes into the guest's memory.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] if not all can be written, or if the platform cannot write at all, as by default.
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        let _ = (addr, bytes);
+        Err(Errno::Fault)
     }
 
     /// Where the region at `region`, which grows down, starts by now. A platform whose host grows stacks

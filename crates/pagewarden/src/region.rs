@@ -8,11 +8,11 @@ use alloc::sync::Arc;
 
 use crate::addr::VirtAddr;
 use crate::object::MemoryObject;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 
 bitflags::bitflags! {
     /// Properties of a region besides its rights. Names follow the kernel's `VM_*`.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct RegionFlags: u32 {
         /// Stores go to the backing and are seen by all who map it (`VM_MAYSHARE`).
         const SHARED = 1 << 0;
@@ -53,6 +53,8 @@ bitflags::bitflags! {
         const DROPPABLE = 1 << 17;
         /// Mapped with `MAP_SYNC` (`VM_SYNC`): stores to persistent memory are durable.
         const SYNC = 1 << 19;
+        /// Shared, of a file that is open for writing but sealed against it (`VM_SHARED` without `VM_MAYWRITE`).
+        const WRITE_SEALED = 1 << 24;
         /// Belongs to the platform: no request of a guest touches it.
         const FIXED = 1 << 18;
     }
@@ -91,6 +93,8 @@ pub struct Region {
     pub prot: Prot,
     /// What `prot` may become (`VM_MAYREAD` and so on).
     pub prot_max: Prot,
+    /// The protection key of the pages.
+    pub key: ProtectionKey,
     /// The other properties.
     pub flags: RegionFlags,
 }
@@ -98,13 +102,21 @@ pub struct Region {
 impl Region {
     /// Private anonymous memory with rights `prot`, allowed to become anything.
     pub const fn anonymous(prot: Prot) -> Self {
-        Self { backing: Backing::Anonymous, delta: 0, prot, prot_max: Prot::all(), flags: RegionFlags::empty() }
+        Self {
+            backing: Backing::Anonymous,
+            delta: 0,
+            prot,
+            prot_max: Prot::all(),
+            key: ProtectionKey::DEFAULT,
+            flags: RegionFlags::empty(),
+        }
     }
 
     /// Whether the region is private anonymous memory without any property but its rights, and how it is charged:
     /// nothing of it outlives its pages.
     pub fn is_plain(&self) -> bool {
         matches!(self.backing, Backing::Anonymous)
+            && self.key == ProtectionKey::DEFAULT
             && (self.flags - RegionFlags::COMMITTED - RegionFlags::NO_RESERVE).is_empty()
     }
 

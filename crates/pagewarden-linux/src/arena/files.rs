@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::statfs::fstatfs;
-use pagewarden::linux::{Files, OpenFile, Segment};
+use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
 use pagewarden::{Errno, ObjectKind, PageCount};
 
 use crate::traced::files::{self, FileTable};
@@ -45,7 +45,10 @@ impl Files for OwnFiles {
         let object = self.table.intern(status.kind(self.memory_device), &name, &path);
         // SAFETY: the descriptor was open a moment ago, and is only asked about.
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        Ok(OpenFile { object, traits: files::traits(fstatfs(fd).ok(), &status, flags) })
+        let mut traits = files::traits(fstatfs(fd).ok(), &status, flags);
+        let is_memfd = matches!(object.kind(), ObjectKind::Memfd(_));
+        traits.set(FileTraits::WRITE_SEALED, is_memfd && files::is_write_sealed(fd));
+        Ok(OpenFile { object, traits })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
@@ -67,11 +70,20 @@ impl Files for OwnFiles {
             Err(_) => Err(Errno::Fault),
         }
     }
+
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let copied = copy_in(addr, &mut bytes);
+        bytes.truncate(copied);
+        bytes
+    }
 }
 
 /// Copies bytes of this process from `addr` on, as far as they can be read; says how many.
 fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
     let Ok(addr) = usize::try_from(addr) else { return 0 };
+    // SAFETY: this cannot fail, and changes nothing.
+    let own = unsafe { libc::getpid() };
     let mut done = 0;
     // By pages, so that a hole after the string does not matter.
     while done < bytes.len() {
@@ -80,7 +92,7 @@ fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
         let local = libc::iovec { iov_base: bytes[done..].as_mut_ptr().cast(), iov_len: step };
         let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(at), iov_len: step };
         // SAFETY: the kernel writes at most `step` bytes into `bytes`, and checks the other side itself.
-        let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+        let copied = unsafe { libc::process_vm_readv(own, &raw const local, 1, &raw const remote, 1, 0) };
         if usize::try_from(copied) != Ok(step) {
             break;
         }

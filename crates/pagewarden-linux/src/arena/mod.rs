@@ -29,13 +29,15 @@
 //! One mutex an arena, held for a whole call and over fork; nothing else is locked under it. A thread that panics
 //! with the lock held leaves the state as it was or as it was to be, and the next call goes on with that.
 
+mod contents;
 mod files;
+mod keys;
 mod locks;
 mod moves;
-mod pages;
 mod provider;
 mod reservation;
 mod verify;
+mod warm;
 
 pub use provider::ArenaProvider;
 
@@ -152,7 +154,7 @@ impl Arena {
     /// # Errors
     /// The first difference, in words, or why the host's list could not be read.
     pub fn verify(&self) -> Result<(), String> {
-        verify::verify(self.lock().manager.map(), self.range)
+        verify::verify(&self.lock().manager)
     }
 
     fn carry_out(&self, manager: &mut PageManager<ArenaProvider>, request: &Request) -> Result<u64, Refusal> {

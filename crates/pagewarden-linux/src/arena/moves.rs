@@ -24,24 +24,21 @@ impl ArenaProvider {
             self.note_loss(to);
             return Err(errno);
         }
-        self.strays.remove(moved);
-        if is_private_anonymous(region) {
-            self.strays.insert(moved);
-        }
+        self.warm.remove(moved);
         let back = |this: &mut Self, errno| {
             let _ = this.memory.move_pages(moved, from);
             let _ = this.unmap(moved, Contents::Other);
             Err(errno)
         };
-        if let Some(added) = to.from(moved.end()) {
-            if let Err(errno) = self.grow_into(moved, added, region) {
-                return back(self, errno);
-            }
+        if let Some(added) = to.from(moved.end())
+            && let Err(errno) = self.unmap(added, Contents::Other).and_then(|()| self.grow_into(moved, added, region))
+        {
+            return back(self, errno);
         }
         if source == Source::Kept {
             return Ok(());
         }
-        let contents = if region.is_plain() { Contents::Anonymous } else { Contents::Other };
+        let contents = if region.is_plain() { Contents::Anonymous(region.prot) } else { Contents::Other };
         match self.unmap(from, contents) {
             Ok(()) => Ok(()),
             Err(errno) => back(self, errno),
@@ -59,7 +56,6 @@ impl ArenaProvider {
         if !is_private_anonymous(region) {
             return Err(Errno::NoMem);
         }
-        self.unmap(added, Contents::Other)?;
         self.map_vacant(added, region)
     }
 
@@ -69,7 +65,7 @@ impl ArenaProvider {
             self.note_loss(to);
             return Err(errno);
         }
-        self.strays.remove(to);
+        self.warm.remove(to);
         Ok(())
     }
 }

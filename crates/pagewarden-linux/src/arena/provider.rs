@@ -1,27 +1,28 @@
 //! The platform seam: each [`Op`] is one host call on the arena, or two, the first of which is taken back if the
 //! second fails.
 //!
-//! Vacant pages are private anonymous memory without rights. So plain memory is mapped by giving rights to vacant
-//! pages, and unmapped by taking them away and discarding what is there; the host's regions split and unite as they
-//! would if the pages came and went. Everything else replaces what is there (`MAP_FIXED`). `moves` has what mremap
-//! needs, `locks` what mlock does.
+//! Vacant pages are private anonymous memory without rights. Plain memory is mapped by giving rights to vacant pages.
+//! A few plain pages are unmapped by guards (`warm`); everything else replaces what is there (`MAP_FIXED`). `moves`
+//! has what mremap needs, `locks` what mlock does.
 //!
-//! Invariant: a vacant page's host region is as the reservation made it, but for its list of owners. What a host
-//! region keeps that neither the manager's flags nor an mprotect tells is noted in `strays`, and such pages are
-//! replaced when they become vacant.
+//! Invariant: a vacant page that is not warm belongs to a host region as the reservation made it. Whatever a region
+//! has of its own is gone with it: nobody need know which advice, name, lock or guard a page once had.
 
 use std::ffi::CString;
+use std::os::fd::AsFd;
 
 use pagewarden::linux::{Advice, MapFlags};
+use pagewarden::prot::ProtectionKey;
 use pagewarden::provider::{Contents, Lock, Populate, Target};
 use pagewarden::{
     Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, Prot, Region, RegionFlags,
     VirtAddr,
 };
 
-use super::pages::PageSet;
 use super::reservation::{Mapping, Reservation};
-use crate::traced::provider::{SHM_EXEC, file_flags, map_flags};
+use super::warm::{self, WarmPages};
+use crate::traced::files::is_write_sealed;
+use crate::traced::provider::{SHM_EXEC, file_flags, map_flags, mapped_file};
 
 /// How the host counts memory that may be written (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +45,12 @@ pub(super) struct FileCall {
 pub struct ArenaProvider {
     pub(super) memory: Reservation,
     accounting: Accounting,
-    /// Private anonymous pages that do not become vacant by losing their rights: they have been moved, and the host
-    /// does not unite them with what is around them, or have guards in the page tables.
-    pub(super) strays: PageSet,
+    pub(super) warm: WarmPages,
     /// How new pages are locked, after mlockall with `MCL_FUTURE`.
     pub(super) lock_future: Option<Lock>,
     pub(super) call: Option<FileCall>,
+    /// Protection keys that the guest has.
+    pub(super) keys: Vec<ProtectionKey>,
     /// What an operation that failed has unmapped.
     lost: Option<PageRange>,
 }
@@ -61,10 +62,20 @@ impl PageManagementProvider for ArenaProvider {
             Op::Map { range, region, target, populate } => self.map(*range, region, *target, *populate),
             Op::Unmap { range, contents } => self.unmap(*range, *contents),
             Op::Protect { range, from, to } => self.protect(*range, *from, *to),
+            Op::ProtectKey { range, from, to } => self.protect_key(*range, *from, *to),
+            Op::AllocateKey { key, rights } => self.allocate_key(*key, *rights),
+            Op::FreeKey { key } => self.free_key(*key),
+            // The host's own seals and denials last as long as the process, and the latter hold for all of it. The
+            // manager keeps both.
+            Op::Seal { .. } | Op::DenyExecGain { .. } => Ok(()),
             Op::Move { from, to, source, region } => self.move_to(*from, *to, *source, region),
             Op::Grow { from, to, region } => self.grow(*from, *to, region),
             Op::Duplicate { from, to, .. } => self.duplicate(*from, *to),
             Op::Advise { range, advice } => self.advise(*range, *advice),
+            Op::RemapPages { range, region, populate } => self.remap_pages(*range, region, *populate),
+            Op::Sync { range, flags } => self.sync(*range, *flags),
+            // The manager's own.
+            Op::Residency { .. } => Err(Errno::NoSys),
             Op::Lock { range, mapped, lock } => self.lock(*range, *mapped, *lock),
             Op::LockAll { flags, mapped } => self.lock_all(*flags, mapped),
             Op::Name { range, name } => self.name(*range, name.as_deref()),
@@ -75,12 +86,25 @@ impl PageManagementProvider for ArenaProvider {
     fn has_kept(&self, range: PageRange) -> bool {
         self.lost != Some(range)
     }
+
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        mapped_file("self", range.start()).is_some_and(|file| is_write_sealed(file.as_fd()))
+    }
+
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        self.tell_residency(range, each);
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        self.copy_in(addr, bytes)
+    }
 }
 
 impl ArenaProvider {
     /// A platform over `memory`, all of which is vacant.
     pub(super) fn new(memory: Reservation, accounting: Accounting) -> Self {
-        Self { memory, accounting, strays: PageSet::default(), lock_future: None, call: None, lost: None }
+        let warm = WarmPages::default();
+        Self { memory, accounting, warm, lock_future: None, call: None, keys: Vec::new(), lost: None }
     }
 
     /// Where operations may act.
@@ -88,30 +112,44 @@ impl ArenaProvider {
         self.memory.range()
     }
 
-    /// Whether vacant pages become plain memory, and plain memory vacant, by a change of rights.
-    fn keeps_mappings(&self) -> bool {
-        self.accounting == Accounting::Loose
-    }
-
     fn map(&mut self, range: PageRange, region: &Region, target: Target, populate: Populate) -> Result<(), Errno> {
-        let is_fast = target == Target::Vacant && populate == Populate::OnDemand && self.keeps_mappings();
-        if is_fast && region.is_plain() {
-            return match region.prot {
-                Prot::NONE => Ok(()),
-                prot => self.protect(range, Prot::NONE, prot),
-            };
+        let is_plain = target == Target::Vacant && populate == Populate::OnDemand && region.is_plain();
+        if is_plain && self.accounting == Accounting::Loose {
+            if self.warm.contains(range) {
+                return self.map_warm(range, region.prot);
+            }
+            if !self.warm.intersects(range) {
+                return match region.prot {
+                    Prot::NONE => Ok(()),
+                    prot => self.protect(range, Prot::NONE, prot),
+                };
+            }
         }
         if let Err(errno) = self.replace(range, region, populate) {
             self.note_loss(range);
             return Err(errno);
         }
-        self.strays.remove(range);
+        self.warm.remove(range);
         let is_locked_later = region.flags.contains(RegionFlags::LOCK_ON_FAULT);
         if is_locked_later && let Err(errno) = self.memory.lock(range, super::locks::MLOCK_ONFAULT) {
             self.memory.vacate(range)?;
             self.lost = Some(range);
             return Err(errno);
         }
+        Ok(())
+    }
+
+    /// Maps warm pages: takes their guards away.
+    fn map_warm(&mut self, range: PageRange, prot: Prot) -> Result<(), Errno> {
+        let writable = Prot::READ | Prot::WRITE;
+        if prot != writable {
+            self.protect(range, writable, prot)?;
+        }
+        // Taking guards away needs no memory, and cannot fail on pages that have some.
+        self.memory.advise(range, Advice::GuardRemove.raw()).inspect_err(|_| {
+            let _ = self.memory.protect(range, writable);
+        })?;
+        self.warm.remove(range);
         Ok(())
     }
 
@@ -162,29 +200,42 @@ impl ArenaProvider {
     /// A host call that was to replace `range` has failed: makes what it has unmapped vacant, and takes note.
     pub(super) fn note_loss(&mut self, range: PageRange) {
         if self.memory.close_hole(range).is_ok() {
-            self.strays.remove(range);
+            self.warm.remove(range);
             self.lost = Some(range);
         }
     }
 
     /// Makes pages vacant.
     pub(super) fn unmap(&mut self, range: PageRange, contents: Contents) -> Result<(), Errno> {
-        let is_plain = contents == Contents::Anonymous && !self.strays.intersects(range);
-        // Nothing is lost before the rights are gone. If they cannot be taken (the host has no room for one region
-        // more), replacing may still do.
-        if is_plain
-            && self.keeps_mappings()
-            && self.memory.protect(range, Prot::NONE).is_ok()
-            && self.memory.advise(range, libc::MADV_DONTNEED).is_ok()
-        {
-            return Ok(());
+        let is_writable = contents == Contents::Anonymous(Prot::READ | Prot::WRITE);
+        if is_writable && range.pages().get() <= warm::PAGES_MAX && self.accounting == Accounting::Loose {
+            // Without guards (before Linux 6.13, or on pages that the process has locked) nothing has happened.
+            if self.memory.advise(range, Advice::GuardInstall.raw()).is_ok() {
+                if let Some(excess) = self.warm.insert(range) {
+                    self.cool(excess);
+                }
+                return Ok(());
+            }
         }
         if let Err(errno) = self.memory.vacate(range) {
             self.note_loss(range);
             return Err(errno);
         }
-        self.strays.remove(range);
+        self.warm.remove(range);
         Ok(())
+    }
+
+    /// Replaces warm pages, which are in the set no more, by what vacant pages are.
+    fn cool(&mut self, range: PageRange) {
+        if self.memory.vacate(range).is_err() && self.memory.close_hole(range).is_err() {
+            self.warm.keep(range);
+        }
+    }
+
+    /// Makes every vacant page what the reservation made it.
+    pub(super) fn cool_all(&mut self) {
+        let runs: Vec<PageRange> = self.warm.drain().collect();
+        runs.into_iter().for_each(|run| self.cool(run));
     }
 
     /// Changes rights, which are `from` on all pages.
@@ -195,10 +246,7 @@ impl ArenaProvider {
         })
     }
 
-    fn advise(&mut self, range: PageRange, advice: Advice) -> Result<(), Errno> {
-        if advice == Advice::GuardInstall {
-            self.strays.insert(range);
-        }
+    fn advise(&self, range: PageRange, advice: Advice) -> Result<(), Errno> {
         self.memory.advise(range, advice.raw())
     }
 

@@ -9,6 +9,8 @@
 //! after it has unmapped its target; [`Reservation::close_hole`] mends that at once.
 
 use pagewarden::linux::MapFlags;
+use pagewarden::prot::ProtectionKey;
+use pagewarden::provider::Populate;
 use pagewarden::{Errno, PAGE_SIZE, PageRange, Prot, VirtAddr};
 
 use super::ArenaError;
@@ -59,12 +61,10 @@ impl Reservation {
         let start = VirtAddr::new(address.unwrap_or(FIRST_PLACE));
         let is_aligned = start.is_page_aligned();
         let wanted = PageRange::from_len(start, size).filter(|_| is_aligned).ok_or(ArenaError::Size)?;
-        let this = match address {
-            Some(_) => Self::at(wanted)?,
-            None => Self::somewhere(wanted)?,
-        };
-        this.seed();
-        Ok(this)
+        match address {
+            Some(_) => Self::at(wanted),
+            None => Self::somewhere(wanted),
+        }
     }
 
     /// Reserves exactly `range`.
@@ -96,18 +96,6 @@ impl Reservation {
         let start = start.map_err(ArenaError::Host)?;
         let range = PageRange::from_len(VirtAddr::new(start), wanted.bytes()).ok_or(ArenaError::Size)?;
         Ok(Self { range })
-    }
-
-    /// Touches a page and forgets it. The host lets pages become one region only if they have the same list of
-    /// owners (`anon_vma`), and gives a region one at its first touch: after this, all pieces of the arena have the
-    /// same and always unite again. Should it fail, the host has more regions to keep, and nothing else differs.
-    fn seed(&self) {
-        let Some(first) = PageRange::from_len(self.range.start(), PAGE_SIZE) else { return };
-        if self.protect(first, Prot::READ | Prot::WRITE).is_ok() {
-            let _ = self.advise(first, libc::MADV_POPULATE_WRITE);
-            let _ = self.protect(first, Prot::NONE);
-            let _ = self.advise(first, libc::MADV_DONTNEED);
-        }
     }
 
     /// All of it.
@@ -174,7 +162,7 @@ impl Reservation {
     /// Puts a mapping in the place of what is there.
     pub(super) fn map(&self, range: PageRange, mapping: Mapping) -> Result<(), Errno> {
         let Mapping { prot, flags, fd, offset } = mapping;
-        let flags = flags - MapFlags::FIXED_NO_REPLACE | MapFlags::FIXED;
+        let flags = (flags - MapFlags::FIXED_NO_REPLACE) | MapFlags::FIXED;
         let fd = i64::from(fd).cast_unsigned();
         self.change(libc::SYS_mmap, range, [prot.bits().into(), flags.bits(), fd, offset]).map(drop)
     }
@@ -198,6 +186,45 @@ impl Reservation {
         unsafe { syscall(libc::SYS_prctl, args) }.map(drop)
     }
 
+    /// pkey_mprotect(2).
+    pub(super) fn protect_key(&self, range: PageRange, prot: Prot, key: ProtectionKey) -> Result<(), Errno> {
+        let key = u64::from(key.number());
+        self.change(libc::SYS_pkey_mprotect, range, [prot.bits().into(), key, 0, 0]).map(drop)
+    }
+
+    /// msync(2).
+    pub(super) fn sync(&self, range: PageRange, flags: u64) -> Result<(), Errno> {
+        self.change(libc::SYS_msync, range, [flags, 0, 0, 0]).map(drop)
+    }
+
+    /// remap_file_pages(2), to the object's page `page`.
+    pub(super) fn remap_pages(&self, range: PageRange, page: u64, populate: Populate) -> Result<(), Errno> {
+        let flags = if populate == Populate::Now { MapFlags::empty() } else { MapFlags::NON_BLOCK };
+        self.change(libc::SYS_remap_file_pages, range, [0, page, flags.bits(), 0]).map(drop)
+    }
+
+    /// mincore(2): a byte for each page of `range`, of which there are no more than bytes in `told`.
+    pub(super) fn residency(&self, range: PageRange, told: &mut [u8]) -> Result<(), Errno> {
+        if range.pages().get() > told.len() as u64 {
+            return Err(Errno::Inval);
+        }
+        let vector = told.as_mut_ptr().expose_provenance() as u64;
+        self.change(libc::SYS_mincore, range, [vector, 0, 0, 0]).map(drop)
+    }
+
+    /// Copies `bytes` to `addr`; they lie in `pages`, and are copied as far as those may be written.
+    pub(super) fn store(&self, pages: PageRange, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        self.check(pages)?;
+        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let at = usize::try_from(addr.as_u64()).map_err(|_| Errno::Fault)?;
+        let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(at), iov_len: bytes.len() };
+        let own = std::process::id().cast_signed();
+        // SAFETY: the bytes are only read; where they go lies in the reservation, and the kernel looks whether it may
+        // be written.
+        let copied = unsafe { libc::process_vm_writev(own, &raw const local, 1, &raw const remote, 1, 0) };
+        if usize::try_from(copied) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::Fault) }
+    }
+
     /// Moves the pages of `from`, which stay mapped and are empty then, in the place of what is at `to`.
     pub(super) fn move_pages(&self, from: PageRange, to: PageRange) -> Result<(), Errno> {
         self.check(from)?;
@@ -219,6 +246,18 @@ impl Reservation {
         // SAFETY: an old size of 0 changes nothing at `from`, and `to` lies in the reservation.
         unsafe { syscall(libc::SYS_mremap, args) }.map(drop)
     }
+}
+
+/// Takes a protection key of the process; says which.
+pub(super) fn allocate_key(rights: u64) -> Result<u64, Errno> {
+    // SAFETY: a new key guards no pages yet, and changes the rights of this thread to it alone.
+    unsafe { syscall(libc::SYS_pkey_alloc, [0, rights, 0, 0, 0, 0]) }
+}
+
+/// Gives a key back that [`allocate_key`] has taken.
+pub(super) fn free_key(key: u64) -> Result<(), Errno> {
+    // SAFETY: pages keep their key, and nobody's rights change.
+    unsafe { syscall(libc::SYS_pkey_free, [key, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
 impl Drop for Reservation {

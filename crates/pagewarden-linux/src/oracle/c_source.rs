@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use super::files::FILE_BYTES;
 use super::guard::SEGMENT_PAGES;
-use super::program::{Arg, Base, Call, FileKind, PAGE, Program, Step, WINDOW};
+use super::program::{Arg, Base, Call, FileKind, PAGE, Program, SYS_MSEAL, Step, WINDOW};
 
 const PROLOGUE: &str = r#"#define _GNU_SOURCE
 #include <errno.h>
@@ -57,6 +57,19 @@ static long limit(int resource, unsigned long bytes) {
     return setrlimit(resource, &both);
 }
 
+static int fd_sealable = -1;
+
+static long advise(int advice, unsigned long how, unsigned long a, unsigned long a_len, unsigned long b, unsigned long b_len) {
+    unsigned long all[4][2] = {{a, a_len}, {b, b_len}, {a, 0}, {b + 1, 0}}, vector[4][2], count = how >> 4 & 7;
+    int target = how & 15, wrong = how >> 24 & 7;
+    for (int i = 0; i < 4; i++) memcpy(vector[i], all[how >> (8 + 4 * i) & 3], sizeof vector[i]);
+    int pidfd = target == 0 ? -10000 : target == 2 ? -10001 : target == 1 ? syscall(SYS_pidfd_open, getpid(), 0)
+        : target == 3 ? syscall(SYS_pidfd_open, getppid(), 0) : target == 4 ? 0 : 987;
+    if (wrong == 2) count = 1025;
+    if (wrong == 4) count |= 1UL << 32;
+    return syscall(SYS_process_madvise, pidfd, wrong == 1 ? NULL : vector, count, advice, wrong == 3);
+}
+
 static void state(void) {
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -83,7 +96,8 @@ pub fn c_source(program: &Program) -> String {
 
 fn write_main(text: &mut String, program: &Program) -> fmt::Result {
     for kind in FileKind::ALL {
-        if program.steps.iter().any(|step| step.used_args().contains(&Arg::File(*kind))) {
+        let is_sealed = |step: &Step| *kind == FileKind::Sealable && step.call == Call::Seal;
+        if program.steps.iter().any(|step| step.used_args().contains(&Arg::File(*kind)) || is_sealed(step)) {
             text.push_str(&declaration(*kind));
         }
     }
@@ -133,6 +147,10 @@ fn declaration(kind: FileKind) -> String {
             format!("    int fd_{name} = open(\"oracle.file\", O_WRONLY | O_CREAT, 0600);\n{filled}")
         }
         FileKind::Memfd => format!("    int fd_{name} = memfd_create(\"oracle\", 0);\n{filled}"),
+        FileKind::Sealable => format!("    fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}"),
+        FileKind::Sealed => format!(
+            "    int fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}    fcntl(fd_{name}, F_ADD_SEALS, F_SEAL_WRITE);\n"
+        ),
         FileKind::Zero => format!("    int fd_{name} = open(\"/dev/zero\", O_RDWR);\n"),
         FileKind::Directory => format!("    int fd_{name} = open(\".\", O_RDONLY | O_DIRECTORY);\n"),
         FileKind::Pipe => format!("    int both[2];\n    pipe(both);\n    int fd_{name} = both[0];\n"),
@@ -148,7 +166,13 @@ fn statement(index: usize, step: &Step) -> String {
         Call::Read => format!("touch({index}, {args}, -1);"),
         Call::Write => format!("touch({index}, {args} & 0xff);"),
         Call::Limit => format!("r[{index}] = answer({index}, limit({args}));"),
+        // Older C libraries have no name for it.
+        Call::Mseal => format!("r[{index}] = answer({index}, syscall({SYS_MSEAL}, {args}));"),
+        Call::Mdwe => syscall("prctl", &format!("{args}, 0, 0")),
         Call::Munlockall => syscall("munlockall", "0"),
+        Call::RemapPages => syscall("remap_file_pages", &args),
+        Call::ProcessMadvise => format!("r[{index}] = answer({index}, advise({args}));"),
+        Call::Seal => format!("r[{index}] = answer({index}, fcntl(fd_sealable, F_ADD_SEALS, {args}));"),
         Call::Mincore => syscall("mincore", &format!("{args}, residence")),
         Call::Shmat => syscall("shmat", &format!("segment, {args}")),
         Call::NameAnonymous => syscall("prctl", &format!("PR_SET_VMA, PR_SET_VMA_ANON_NAME, {args}, \"oracle\"")),

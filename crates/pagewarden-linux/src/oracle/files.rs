@@ -4,19 +4,23 @@ use std::ffi::CStr;
 use std::io;
 
 use super::guard::SEGMENT_PAGES;
+use super::outcome::Outcome;
 use super::program::{FileKind, PAGE};
+use super::raw;
 
 /// The regular file, in the working directory.
 const FILE: &CStr = c"oracle.file";
 /// Bytes of each file: not a whole number of pages.
 pub(super) const FILE_BYTES: usize = 10 * 4096 + 100;
+/// How memfds are made that may be sealed.
+const SEALABLE: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL;
 /// A descriptor number that is never open.
 const CLOSED: u64 = 987;
 
 /// What programs map.
 #[derive(Debug)]
 pub(super) struct Files {
-    descriptors: [libc::c_int; 7],
+    descriptors: [libc::c_int; 9],
     pub(super) segment: u64,
     attached: *mut u8,
     pattern: Vec<u8>,
@@ -33,16 +37,22 @@ impl Files {
         let write_only = open(FILE, libc::O_WRONLY)?;
         // SAFETY: the name is a C string.
         let memfd = check(unsafe { libc::memfd_create(c"oracle".as_ptr(), libc::MFD_CLOEXEC) })?;
+        // SAFETY: the name is a C string.
+        let sealed = check(unsafe { libc::memfd_create(c"sealed".as_ptr(), SEALABLE) })?;
         let zero = open(c"/dev/zero", libc::O_RDWR)?;
         let directory = open(c".", libc::O_RDONLY | libc::O_DIRECTORY)?;
         let mut pipe = [0; 2];
         // SAFETY: there is room for two descriptors.
         check(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) })?;
         let (segment, attached) = attach_segment()?;
-        let descriptors = [read_write, read_only, write_only, memfd, zero, directory, pipe[0]];
+        let descriptors = [read_write, read_only, write_only, memfd, zero, directory, pipe[0], sealed, zero];
         #[expect(clippy::cast_possible_truncation, reason = "a pattern of bytes, any will do but zero")]
         let pattern = (0..FILE_BYTES).map(|at| (at / 4096 * 7 + at % 251) as u8 | 1).collect();
-        Ok(Self { descriptors, segment, attached, pattern })
+        let files = Self { descriptors, segment, attached, pattern };
+        files.fill(sealed);
+        // SAFETY: plain numbers.
+        check(unsafe { libc::fcntl(sealed, libc::F_ADD_SEALS, libc::F_SEAL_WRITE) })?;
+        Ok(files)
     }
 
     /// Gives every file and the segment its contents.
@@ -50,11 +60,32 @@ impl Files {
         for descriptor in [self.descriptors[0], self.descriptors[3]] {
             // SAFETY: a descriptor of ours; nothing of it is mapped yet.
             unsafe { libc::ftruncate(descriptor, 0) };
-            // SAFETY: the pointer and the length are the pattern's.
-            unsafe { libc::pwrite(descriptor, self.pattern.as_ptr().cast(), self.pattern.len(), 0) };
+            self.fill(descriptor);
         }
         // SAFETY: the segment is attached there, is this long, and no reference to it exists.
         unsafe { self.attached.write_bytes(0x5a, usize::try_from(SEGMENT_PAGES * PAGE).unwrap_or(0)) };
+    }
+
+    fn fill(&self, descriptor: libc::c_int) {
+        // SAFETY: the pointer and the length are the pattern's.
+        unsafe { libc::pwrite(descriptor, self.pattern.as_ptr().cast(), self.pattern.len(), 0) };
+    }
+
+    /// Makes the memfd that a program may seal: seals stay for good, so each program needs its own.
+    pub(super) fn renew_sealable(&mut self) {
+        // SAFETY: the name is a C string.
+        let fresh = unsafe { libc::memfd_create(c"sealable".as_ptr(), SEALABLE) };
+        if fresh >= 0 {
+            self.fill(fresh);
+            self.descriptors[8] = fresh;
+        }
+    }
+
+    /// Seals it.
+    pub(super) fn seal(&self, seals: u64) -> Outcome {
+        let [descriptor, order] = [self.descriptors[8], libc::F_ADD_SEALS].map(|word| u64::from(word.cast_unsigned()));
+        // SAFETY: plain numbers, about a memfd of the program's own.
+        unsafe { raw::syscall(libc::SYS_fcntl, [descriptor, order, seals, 0, 0, 0]) }
     }
 
     /// What a program passes for `kind`.
@@ -69,6 +100,8 @@ impl Files {
             FileKind::Zero => 4,
             FileKind::Directory => 5,
             FileKind::Pipe => 6,
+            FileKind::Sealed => 7,
+            FileKind::Sealable => 8,
         };
         u64::from(self.descriptors[index].cast_unsigned())
     }

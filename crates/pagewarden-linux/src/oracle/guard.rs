@@ -4,7 +4,7 @@
 //! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
-use super::program::{Call, PAGE};
+use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
 /// More than this is not populated.
 const LARGE: u64 = 8 << 20;
@@ -52,13 +52,19 @@ impl Guard {
     }
 
     /// Whether `call` may be made.
-    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, _]: [u64; 6]) -> bool {
+    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, f]: [u64; 6]) -> bool {
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
-            Call::Mprotect | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mprotect | Call::PkeyMprotect | Call::Mseal | Call::NameAnonymous => !self.hits(a, b),
+            Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
+            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::Seal => true,
+            Call::ProcessMadvise => [(c, d), (e, f)]
+                .iter()
+                .all(|&(addr, len)| !self.hits(addr, len) && self.allows_advice(addr, len, a & 0xffff_ffff)),
             Call::Madvise => !self.hits(a, b) && self.allows_advice(a, b, c & 0xffff_ffff),
             Call::Mlock | Call::Mlock2 => !self.large || b <= LARGE,
             Call::Mlockall => !self.large,
@@ -68,6 +74,7 @@ impl Guard {
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree => true,
         }
     }
 
@@ -152,7 +159,16 @@ mod tests {
     #[test]
     fn own_memory_is_left_alone() {
         let guard = guard();
-        for call in [Call::Munmap, Call::Mprotect, Call::Madvise, Call::Mremap, Call::Write, Call::Shmdt] {
+        for call in [
+            Call::Munmap,
+            Call::Mprotect,
+            Call::PkeyMprotect,
+            Call::Mseal,
+            Call::Madvise,
+            Call::Mremap,
+            Call::Write,
+            Call::Shmdt,
+        ] {
             assert!(!guard.allows(call, [0x40_0000, PAGE, 4, 1, 0, 0]), "{call:?}");
         }
         assert!(!guard.allows(Call::Munmap, [0x3f_f000, PAGE + 1, 0, 0, 0, 0]));

@@ -8,10 +8,12 @@ use std::io::Write as _;
 use super::files::Files;
 use super::guard::Guard;
 use super::outcome::Outcome;
-use super::program::{Arg, Base, Call, MAX_STEPS, Step};
+use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, Step};
 use super::raw;
 use super::state;
 
+/// The calling thread, as pidfd calls name it without a descriptor.
+const PIDFD_SELF_THREAD: i64 = -10_000;
 /// Room for what a program answers.
 const OUT_ROOM: usize = 2 << 20;
 /// Room for a list of regions.
@@ -46,6 +48,11 @@ impl Interpreter {
     /// Runs `steps` and writes what they answered to standard output.
     pub(super) fn run(&mut self, steps: &[Step]) {
         self.files.reset();
+        let needs_sealable =
+            |step: &Step| step.call == Call::Seal || step.args.contains(&Arg::File(FileKind::Sealable));
+        if steps.iter().any(needs_sealable) {
+            self.files.renew_sealable();
+        }
         self.run_range(steps, 0, steps.len());
         flush(&mut self.out);
     }
@@ -125,6 +132,8 @@ impl Interpreter {
             }
             Call::Limit => set_limit(addr, second),
             Call::DropCapabilities => drop_capabilities(),
+            Call::Seal => self.files.seal(addr),
+            Call::ProcessMadvise => self.process_madvise(args),
             other => self.prepared(other, addr, second),
         }
     }
@@ -146,6 +155,43 @@ impl Interpreter {
         unsafe { raw::syscall(number, args) }
     }
 
+    /// process_madvise(2). The second argument says how: the lowest four bits name the target, the next the number of
+    /// segments, then four bits each say which segments those are; what is wrong with the call is in bits 24 to 27.
+    fn process_madvise(&self, [advice, how, a, a_len, b, b_len]: [u64; 6]) -> Outcome {
+        let segment = |place: u64| match how >> (8 + 4 * place) & 3 {
+            0 => [a, a_len],
+            1 => [b, b_len],
+            2 => [a, 0],
+            _ => [b.wrapping_add(1), 0],
+        };
+        let vector = [0, 1, 2, 3].map(segment);
+        let (own, opened) = match how & 0xf {
+            0 => (PIDFD_SELF_THREAD, false),
+            1 => (pidfd(std::process::id().into()), true),
+            2 => (PIDFD_SELF_THREAD - 1, false),
+            // SAFETY: takes nothing and changes nothing.
+            3 => (pidfd(u64::from(unsafe { libc::getppid() }.cast_unsigned())), true),
+            4 => (self.files.descriptor(FileKind::Pipe).cast_signed(), false),
+            _ => (self.files.descriptor(FileKind::Closed).cast_signed(), false),
+        };
+        let (mut place, mut count, mut flags) = (vector.as_ptr() as u64, how >> 4 & 7, 0);
+        match how >> 24 & 7 {
+            1 => place = 0,
+            2 => count = 1025,
+            3 => flags = 1,
+            4 => count |= 1 << 32,
+            _ => {}
+        }
+        // SAFETY: the guard has seen that no segment is the interpreter's own memory.
+        let outcome =
+            unsafe { raw::syscall(libc::SYS_process_madvise, [own.cast_unsigned(), place, count, advice, flags, 0]) };
+        if opened {
+            // SAFETY: the descriptor was opened above, and nobody else has it.
+            unsafe { raw::syscall(libc::SYS_close, [own.cast_unsigned(), 0, 0, 0, 0, 0]) };
+        }
+        outcome
+    }
+
     fn resolve(&self, arg: Arg) -> Option<u64> {
         let (base, delta) = match arg {
             Arg::Value(value) => return Some(value),
@@ -162,6 +208,15 @@ impl Interpreter {
             },
         };
         Some(base.wrapping_add_signed(delta))
+    }
+}
+
+/// A descriptor of a process.
+fn pidfd(pid: u64) -> i64 {
+    // SAFETY: plain numbers.
+    match unsafe { raw::syscall(libc::SYS_pidfd_open, [pid, 0, 0, 0, 0, 0]) } {
+        Outcome::Value(fd) => fd.cast_signed(),
+        _ => -1,
     }
 }
 

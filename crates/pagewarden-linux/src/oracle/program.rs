@@ -12,6 +12,12 @@ pub const PAGE: u64 = 4096;
 pub const WINDOW: u64 = 0x10_0000_0000;
 /// Pages of the window (64 MiB).
 pub const WINDOW_PAGES: u64 = 16_384;
+/// mseal(2).
+pub(super) const SYS_MSEAL: c_long = 462;
+/// `PR_SET_MDWE` (linux/prctl.h).
+pub(super) const PR_SET_MDWE: u64 = 65;
+/// `PR_GET_MDWE` (linux/prctl.h).
+pub(super) const PR_GET_MDWE: u64 = 66;
 /// Most steps of a program.
 pub const MAX_STEPS: usize = 256;
 
@@ -95,6 +101,10 @@ names! {
         WriteOnly = "wo",
         /// A memfd.
         Memfd = "memfd",
+        /// A memfd sealed against writing.
+        Sealed = "sealed",
+        /// A memfd of the program's own, which it may seal.
+        Sealable = "sealable",
         /// `/dev/zero`.
         Zero = "zero",
         /// A directory.
@@ -113,12 +123,28 @@ names! {
         Munmap = "munmap",
         /// mprotect(addr, length, prot).
         Mprotect = "mprotect",
+        /// pkey_mprotect(addr, length, prot, key).
+        PkeyMprotect = "pkey_mprotect",
+        /// pkey_alloc(flags, rights).
+        PkeyAlloc = "pkey_alloc",
+        /// pkey_free(key).
+        PkeyFree = "pkey_free",
+        /// mseal(addr, length, flags).
+        Mseal = "mseal",
+        /// prctl(`PR_SET_MDWE` or `PR_GET_MDWE`, flags, a word that must be 0).
+        Mdwe = "mdwe",
         /// mremap(addr, old length, new length, flags, new addr).
         Mremap = "mremap",
         /// brk(addr).
         Brk = "brk",
         /// madvise(addr, length, advice).
         Madvise = "madvise",
+        /// process_madvise(advice, how, addr, length, addr, length); `how` is the interpreter's.
+        ProcessMadvise = "process_madvise",
+        /// remap_file_pages(addr, length, prot, page offset, flags).
+        RemapPages = "remap_pages",
+        /// Seals the sealable memfd (seals).
+        Seal = "seal",
         /// mlock(addr, length).
         Mlock = "mlock",
         /// mlock2(addr, length, flags).
@@ -159,12 +185,13 @@ impl Call {
     pub const fn arity(self) -> usize {
         match self {
             Self::Munlockall | Self::State | Self::DropCapabilities => 0,
-            Self::Brk | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork => 1,
+            Self::Brk | Self::Seal | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork | Self::PkeyFree => 1,
             Self::Munmap | Self::Mlock | Self::Munlock | Self::Mincore | Self::NameAnonymous => 2,
-            Self::Shmat | Self::Limit | Self::Write => 2,
-            Self::Mprotect | Self::Madvise | Self::Mlock2 | Self::Msync => 3,
-            Self::Mremap => 5,
-            Self::Mmap => 6,
+            Self::Shmat | Self::Limit | Self::Write | Self::PkeyAlloc => 2,
+            Self::Mprotect | Self::Mseal | Self::Mdwe | Self::Madvise | Self::Mlock2 | Self::Msync => 3,
+            Self::PkeyMprotect => 4,
+            Self::Mremap | Self::RemapPages => 5,
+            Self::Mmap | Self::ProcessMadvise => 6,
         }
     }
 
@@ -174,9 +201,15 @@ impl Call {
             Self::Mmap => libc::SYS_mmap,
             Self::Munmap => libc::SYS_munmap,
             Self::Mprotect => libc::SYS_mprotect,
+            Self::PkeyMprotect => libc::SYS_pkey_mprotect,
+            Self::PkeyAlloc => libc::SYS_pkey_alloc,
+            Self::PkeyFree => libc::SYS_pkey_free,
+            Self::Mseal => SYS_MSEAL,
+            Self::Mdwe => libc::SYS_prctl,
             Self::Mremap => libc::SYS_mremap,
             Self::Brk => libc::SYS_brk,
             Self::Madvise => libc::SYS_madvise,
+            Self::RemapPages => libc::SYS_remap_file_pages,
             Self::Mlock => libc::SYS_mlock,
             Self::Mlock2 => libc::SYS_mlock2,
             Self::Munlock => libc::SYS_munlock,

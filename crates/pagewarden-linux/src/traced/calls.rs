@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use pagewarden::linux::{self, MapFlags, MapSource, Request};
+use pagewarden::linux::{self, Advice, MapFlags, MapSource, Request};
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, Resource};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageManager, Region, RegionFlags, Resource, Vmmap};
 
 use super::files::{self, FileView};
 use super::filter;
@@ -27,9 +27,14 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_munmap, "munmap", 2),
     (libc::SYS_mprotect, "mprotect", 3),
     (libc::SYS_pkey_mprotect, "pkey_mprotect", 4),
+    (libc::SYS_pkey_alloc, "pkey_alloc", 2),
+    (libc::SYS_pkey_free, "pkey_free", 1),
+    (filter::SYS_MSEAL, "mseal", 3),
     (libc::SYS_mremap, "mremap", 5),
     (libc::SYS_brk, "brk", 1),
     (libc::SYS_madvise, "madvise", 3),
+    (libc::SYS_process_madvise, "process_madvise", 5),
+    (libc::SYS_remap_file_pages, "remap_file_pages", 5),
     (libc::SYS_mlock, "mlock", 2),
     (libc::SYS_mlock2, "mlock2", 3),
     (libc::SYS_munlock, "munlock", 2),
@@ -47,6 +52,9 @@ const NAMES: &[(i64, &str, usize)] = &[
     (libc::SYS_clone, "clone", 5),
     (libc::SYS_clone3, "clone3", 2),
 ];
+
+/// What process_madvise(2) takes for no advice at all.
+const NO_ADVICE: u64 = u32::MAX as u64;
 
 /// A call that has been decided, for counts and observers.
 pub(super) struct Decided {
@@ -86,6 +94,7 @@ impl Tracer<'_> {
             libc::SYS_shmctl => self.shmctl(call),
             libc::SYS_ftruncate | libc::SYS_fallocate => self.resize_call(call),
             libc::SYS_open | libc::SYS_openat | libc::SYS_creat => self.open_call(call),
+            libc::SYS_process_madvise if is_for_others(&call) => self.process_madvise_for_others(&space, call),
             _ => self.memory_call(&space, call),
         }
     }
@@ -93,16 +102,14 @@ impl Tracer<'_> {
     fn memory_call(&mut self, space: &SharedSpace, call: StoppedCall) {
         let mut view =
             FileView { tid: call.tid(), table: &mut self.files, segments: &mut self.segments, is_zero_device: false };
-        let number = match call.number().cast_signed() {
-            // With no key it is the older call.
-            libc::SYS_pkey_mprotect => libc::SYS_mprotect.cast_unsigned(),
-            _ => call.number(),
-        };
-        let decoded = linux::decode(number, call.args(), &mut view);
+        let decoded = linux::decode(call.number(), call.args(), &mut view);
         let is_zero_device = view.is_zero_device;
         let mut request = match decoded {
             Ok(Some(request)) => request,
             Ok(None) => return call.release(Until::Event),
+            Err(_) if call.number() == libc::SYS_process_madvise.cast_unsigned() => {
+                return self.process_madvise_refused(space, call);
+            }
             Err(errno) => {
                 let decided = Decided::new(&call, Err(errno.into()));
                 return self.conclude(space, call, decided);
@@ -113,6 +120,23 @@ impl Tracer<'_> {
         }
         let mut decided = Decided::new(&call, Ok(0));
         let Some(call) = self.carry_out(space, call, &request, &mut decided) else { return };
+        self.conclude(space, call, decided);
+    }
+
+    /// process_madvise(2) with an advice that may be given to other processes too: it changes no region, be it whose it
+    /// may, and so the host's own call does it.
+    fn process_madvise_for_others(&mut self, space: &SharedSpace, mut call: StoppedCall) {
+        let result = call.run_unchanged();
+        let decided = Decided::new(&call, result.map_err(Refusal::from));
+        self.conclude(space, call, decided);
+    }
+
+    /// process_madvise(2) that is about another process, or in vain: why, only the host can tell. It is asked with an
+    /// advice that there is not, so that nothing happens whatever the guest has changed meanwhile.
+    fn process_madvise_refused(&mut self, space: &SharedSpace, mut call: StoppedCall) {
+        let [pidfd, vector, count, _, flags, _] = call.args();
+        let result = call.run(call.number(), [pidfd, vector, count, NO_ADVICE, flags, 0]);
+        let decided = Decided::new(&call, result.map_err(Refusal::from));
         self.conclude(space, call, decided);
     }
 
@@ -165,20 +189,15 @@ impl Tracer<'_> {
         if !space.borrow().stale {
             return true;
         }
-        let (config, old_map) = {
+        let (config, old_map, attributes) = {
             let guard = space.borrow();
-            (guard.manager.config().clone(), guard.manager.map().clone())
+            (guard.manager.config().clone(), guard.manager.map().clone(), guard.manager.attributes())
         };
         // The old charges go first: nobody has the memory twice.
         space.borrow_mut().manager = PageManager::new(config, TracedProvider::default());
         let account = self.new_account();
         // The host's list does not tell what shared memory was charged: it stays the object that it was.
-        let known = |entry: &proc_maps::MapsEntry| {
-            let old = old_map.get(entry.range.start()).filter(|old| old.range == entry.range)?;
-            let kind = old.region.object()?.kind();
-            let is_shared = entry.shared && matches!(kind, ObjectKind::SharedAnonymous | ObjectKind::SysV { .. });
-            is_shared.then(|| Region { prot: entry.prot, ..old.region.clone() })
-        };
+        let known = |entry: &proc_maps::MapsEntry| known_region(&old_map, entry);
         let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);
         // What a thread shows that is being killed may be only the beginning.
         if !ptrace::is_stopped(tid) {
@@ -190,6 +209,7 @@ impl Tracer<'_> {
         };
         let mut guard = space.borrow_mut();
         guard.manager = manager;
+        guard.manager.set_attributes(attributes);
         guard.stale = false;
         true
     }
@@ -364,6 +384,25 @@ impl Tracer<'_> {
         self.record_result(&call, result);
         call.answer(result);
     }
+}
+
+/// Whether the advice of a process_madvise(2) may be given to other processes.
+fn is_for_others(call: &StoppedCall) -> bool {
+    let [_, _, _, advice, ..] = call.args();
+    Advice::from_raw(as_int(advice)).is_some_and(Advice::is_for_others)
+}
+
+/// What the host's list does not tell of a region that was in `old` already.
+fn known_region(old: &Vmmap, entry: &proc_maps::MapsEntry) -> Option<Region> {
+    let old = old.get(entry.range.start()).filter(|old| old.range == entry.range)?;
+    let is_shared = entry.shared
+        && old
+            .region
+            .object()
+            .is_some_and(|object| matches!(object.kind(), ObjectKind::SharedAnonymous | ObjectKind::SysV { .. }));
+    // What was sealed is what it was, and stays so.
+    let is_known = is_shared || old.region.flags.contains(RegionFlags::SEALED);
+    is_known.then(|| Region { prot: entry.prot, ..old.region.clone() })
 }
 
 /// An `int` argument: the lower half of its register.

@@ -12,22 +12,28 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, HUGETLBFS_MAGIC, Statfs, XFS_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
-use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
+use pagewarden::linux::{
+    FileTraits, Files, OpenFile, PIDFD_SELF_THREAD, PIDFD_SELF_THREAD_GROUP, Segment, TargetProcess,
+};
 use pagewarden::object::FileId;
-use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageCount};
 
+use super::fork::{KCMP_VM, thread_group};
 use super::ptrace::{self, Tid};
 use super::segments::Segments;
 
 /// File systems of which nothing may be executed however they are mounted (`SB_I_NOEXEC`): of pipes, sockets and
 /// other descriptors without a file, of processes, of the system.
 const NO_EXEC_KINDS: [i64; 5] = [0x5049_5045, 0x534f_434b, 0x0904_1934, 0x9fa0, 0x6265_6572];
+/// What the host calls pidfds.
+const PIDFD_NAMES: [&[u8]; 2] = [b"anon_inode:[pidfd]", b"pidfd:["];
 /// Objects are looked through for dead ones when there are this many, and then at each doubling.
 const SWEEP_MIN: usize = 256;
 
@@ -198,11 +204,12 @@ impl Files for FileView<'_> {
         self.is_zero_device = status.is_zero_device();
         let name = fd_name(self.tid, fd).map_err(|_| Errno::BadF)?;
         let kind = status.kind(self.segments.memory_device());
+        let mut traits = traits(file_system(&path), &status, flags);
         if let ObjectKind::Memfd(file) = kind {
             self.segments.note_memfd(file, status.bytes).map_err(|_| Errno::NoMem)?;
+            traits.set(FileTraits::WRITE_SEALED, has_write_seal(self.tid, fd));
         }
-        let object = self.table.intern(kind, &name, &path);
-        Ok(OpenFile { object, traits: traits(file_system(&path), &status, flags) })
+        Ok(OpenFile { object: self.table.intern(kind, &name, &path), traits })
     }
 
     fn segment(&mut self, id: i32) -> Result<Segment, Errno> {
@@ -220,6 +227,22 @@ impl Files for FileView<'_> {
 
     fn string(&mut self, addr: u64, len_max: usize) -> Result<Vec<u8>, Errno> {
         read_string(self.tid, addr, len_max)
+    }
+
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        read_bytes(self.tid, addr, len)
+    }
+
+    fn process(&mut self, pidfd: i32) -> Result<TargetProcess, Errno> {
+        let pid = match pidfd {
+            PIDFD_SELF_THREAD => return Ok(TargetProcess::Own),
+            PIDFD_SELF_THREAD_GROUP => thread_group(self.tid).ok_or(Errno::Srch)?,
+            _ => pidfd_process(self.tid, pidfd)?,
+        };
+        // What one cannot be asked about is not the caller's own.
+        // SAFETY: plain numbers.
+        let order = unsafe { libc::syscall(libc::SYS_kcmp, self.tid, pid, KCMP_VM, 0, 0) };
+        Ok(if order == 0 { TargetProcess::Own } else { TargetProcess::Other })
     }
 }
 
@@ -240,11 +263,76 @@ pub(super) fn read_string(tid: Tid, addr: u64, len_max: usize) -> Result<Vec<u8>
     Err(Errno::Inval)
 }
 
+/// Copies bytes out of a stopped thread's memory, as far as the thread itself could read them.
+fn read_bytes(tid: Tid, addr: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
+    let (mut at, mut left) = (addr, len as u64);
+    let mut remote = Vec::new();
+    // The host copies whole pieces only.
+    while left > 0 {
+        let piece = left.min(PAGE_SIZE - at % PAGE_SIZE);
+        let Ok(iov_len) = usize::try_from(piece) else { break };
+        let iov_base = std::ptr::without_provenance_mut(usize::try_from(at).unwrap_or(0));
+        remote.push(libc::iovec { iov_base, iov_len });
+        (at, left) = (at.wrapping_add(piece), left - piece);
+    }
+    let count = remote.len() as libc::c_ulong;
+    // SAFETY: the local piece is the vector, which is alive and as long as it says; the others are addresses of the
+    // guest, which the host checks.
+    let read = unsafe { libc::process_vm_readv(tid, &raw const local, 1, remote.as_ptr(), count, 0) };
+    bytes.truncate(usize::try_from(read).unwrap_or(0));
+    bytes
+}
+
+/// The process that a pidfd of `tid` is about.
+fn pidfd_process(tid: Tid, pidfd: i32) -> Result<Tid, Errno> {
+    let link = fs::read_link(fd_path(tid, pidfd)).map_err(|_| Errno::BadF)?;
+    if !PIDFD_NAMES.iter().any(|name| link.as_os_str().as_bytes().starts_with(name)) {
+        return Err(Errno::BadF);
+    }
+    let pid: Tid = fd_info(tid, pidfd, "Pid:").and_then(|pid| pid.parse().ok()).ok_or(Errno::BadF)?;
+    // A thread that is not the first of its process has no process of its own.
+    if thread_group(pid) == Some(pid) { Ok(pid) } else { Err(Errno::Srch) }
+}
+
+/// What the host says of a descriptor.
+fn fd_info(tid: Tid, fd: i32, field: &str) -> Option<String> {
+    let info = fs::read_to_string(PathBuf::from(format!("/proc/{tid}/fdinfo/{fd}"))).ok()?;
+    info.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+}
+
 /// How the descriptor was opened.
 fn open_flags(tid: Tid, fd: i32) -> Option<i32> {
-    let info = fs::read_to_string(PathBuf::from(format!("/proc/{tid}/fdinfo/{fd}"))).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    i32::from_str_radix(flags.trim(), 8).ok()
+    i32::from_str_radix(&fd_info(tid, fd, "flags:")?, 8).ok()
+}
+
+/// Whether descriptor `fd` of `tid` is sealed against writing.
+fn has_write_seal(tid: Tid, fd: i32) -> bool {
+    // SAFETY: plain numbers; `PIDFD_THREAD` is `O_EXCL`.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, libc::O_EXCL) };
+    // SAFETY: plain numbers.
+    owned(pidfd)
+        .and_then(|pidfd| owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) }))
+        .map_or_else(
+            // An older host knows processes alone; opened anew, it is the same file.
+            || fs::File::open(fd_path(tid, fd)).is_ok_and(|file| is_write_sealed(file.as_fd())),
+            |file| is_write_sealed(file.as_fd()),
+        )
+}
+
+/// The descriptor that a call has just made.
+fn owned(answer: libc::c_long) -> Option<OwnedFd> {
+    let fd = libc::c_int::try_from(answer).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: the host has just made it for us, and nobody else knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether an open file is sealed against writing.
+pub(crate) fn is_write_sealed(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: plain numbers.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals > 0 && seals & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0
 }
 
 /// What the file allows: where it lies, what it is, and the `O_*` word that it was opened with.
@@ -280,8 +368,6 @@ fn is_huge_aligned(path: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-
     use super::*;
 
     #[test]

@@ -20,8 +20,6 @@ pub(super) enum When {
     Always,
     /// Those where the lower half of an argument is this.
     IntIs(u8, u32),
-    /// Those where the lower half of an argument is not this.
-    IntIsNot(u8, u32),
     /// Those where an argument is not this.
     WordIsNot(u8, u64),
     /// Those where an argument has all these bits.
@@ -38,7 +36,6 @@ impl When {
         let conditions = match self {
             Self::Always => return Ok(Vec::new()),
             Self::IntIs(arg, value) => vec![condition(arg, Dword, SeccompCmpOp::Eq, value.into())?],
-            Self::IntIsNot(arg, value) => vec![condition(arg, Dword, SeccompCmpOp::Ne, value.into())?],
             Self::WordIsNot(arg, value) => vec![condition(arg, Qword, SeccompCmpOp::Ne, value)?],
             Self::Bits(arg, bits) => vec![condition(arg, Qword, SeccompCmpOp::MaskedEq(bits), bits)?],
             Self::BitsUnless(arg, bits, value) => vec![
@@ -65,6 +62,8 @@ fn condition(
 /// `PR_SET_VMA` (linux/prctl.h).
 pub(super) const PR_SET_VMA: u32 = 0x5356_4d41;
 const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
+/// `PR_SET_MDWE` (linux/prctl.h). What it has set, `PR_GET_MDWE` tells without stopping.
+pub(super) const PR_SET_MDWE: u32 = 65;
 /// `READ_IMPLIES_EXEC` (linux/personality.h).
 pub(super) const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 /// `_IO(USERFAULTFD_IOC, 0)`: makes a userfaultfd from its device.
@@ -74,21 +73,25 @@ const ARCH_MAP_VDSO_32: u32 = 0x2002;
 const ARCH_MAP_VDSO_64: u32 = 0x2003;
 const ARCH_ENABLE_TAGGED_ADDR: u32 = 0x4002;
 const ARCH_SHSTK_ENABLE: u32 = 0x5001;
-const SYS_MSEAL: i64 = 462;
+/// mseal(2).
+pub(super) const SYS_MSEAL: i64 = 462;
 const SYS_MAP_SHADOW_STACK: i64 = 453;
 const CLONE_UNTRACED: u64 = 0x0080_0000;
-/// No protection key, as `pkey_mprotect` spells it.
-const NO_KEY: u32 = u32::MAX;
 
 /// Calls that stop for the tracer.
 pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_mmap, When::Always),
     (libc::SYS_munmap, When::Always),
     (libc::SYS_mprotect, When::Always),
-    (libc::SYS_pkey_mprotect, When::IntIs(3, NO_KEY)),
+    (libc::SYS_pkey_mprotect, When::Always),
+    (libc::SYS_pkey_alloc, When::Always),
+    (libc::SYS_pkey_free, When::Always),
+    (SYS_MSEAL, When::Always),
     (libc::SYS_mremap, When::Always),
     (libc::SYS_brk, When::Always),
     (libc::SYS_madvise, When::Always),
+    (libc::SYS_process_madvise, When::Always),
+    (libc::SYS_remap_file_pages, When::Always),
     (libc::SYS_mlock, When::Always),
     (libc::SYS_mlock2, When::Always),
     (libc::SYS_munlock, When::Always),
@@ -101,6 +104,7 @@ pub(super) const TRACED: &[(i64, When)] = &[
     (libc::SYS_ftruncate, When::Always),
     (libc::SYS_fallocate, When::Always),
     (libc::SYS_prctl, When::IntIs(0, PR_SET_VMA)),
+    (libc::SYS_prctl, When::IntIs(0, PR_SET_MDWE)),
     (libc::SYS_clone, When::Always),
     (libc::SYS_clone3, When::Always),
     (libc::SYS_fork, When::Always),
@@ -137,10 +141,7 @@ pub(super) const REFUSED: &[(i64, When, i32)] = &[
     (libc::SYS_io_setup, When::Always, libc::ENOSYS),
     (libc::SYS_userfaultfd, When::Always, libc::ENOSYS),
     (libc::SYS_memfd_secret, When::Always, libc::ENOSYS),
-    (libc::SYS_remap_file_pages, When::Always, libc::ENOSYS),
     (SYS_MAP_SHADOW_STACK, When::Always, libc::ENOSYS),
-    (SYS_MSEAL, When::Always, libc::ENOSYS),
-    (libc::SYS_process_madvise, When::Always, libc::ENOSYS),
     (libc::SYS_seccomp, When::Always, libc::ENOSYS),
     (libc::SYS_ioctl, When::IntIs(1, USERFAULTFD_IOC_NEW), libc::ENOTTY),
     (libc::SYS_ptrace, When::Always, libc::EPERM),
@@ -155,9 +156,6 @@ pub(super) const REFUSED: &[(i64, When, i32)] = &[
     (libc::SYS_arch_prctl, When::IntIs(0, ARCH_MAP_VDSO_64), libc::EINVAL),
     (libc::SYS_arch_prctl, When::IntIs(0, ARCH_ENABLE_TAGGED_ADDR), libc::EINVAL),
     (libc::SYS_arch_prctl, When::IntIs(0, ARCH_SHSTK_ENABLE), libc::EINVAL),
-    (libc::SYS_pkey_alloc, When::Always, libc::ENOSPC),
-    (libc::SYS_pkey_free, When::Always, libc::EINVAL),
-    (libc::SYS_pkey_mprotect, When::IntIsNot(3, NO_KEY), libc::EINVAL),
 ];
 
 /// Refused too when nothing may be written past its rights: its flags lie in memory, where no filter sees them.

@@ -26,7 +26,7 @@ const CLONE_VFORK: u64 = 0x4000;
 const CLONE_THREAD: u64 = 0x1_0000;
 const CLONE_UNTRACED: u64 = 0x80_0000;
 /// `KCMP_VM` (linux/kcmp.h).
-const KCMP_VM: i32 = 1;
+pub(super) const KCMP_VM: i32 = 1;
 
 /// What a child has in common with its parent.
 #[derive(Clone, Copy)]
@@ -176,7 +176,8 @@ fn kinship(parent: Tid, child: Tid, told: Kinship) -> Kinship {
     Kinship { memory, process: thread_group(child).map_or(told.process, |group| group != child) }
 }
 
-fn thread_group(tid: Tid) -> Option<Tid> {
+/// The process that a thread belongs to.
+pub(super) fn thread_group(tid: Tid) -> Option<Tid> {
     status_number(tid, "Tgid:")
 }
 

@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use pagewarden::linux::Advice;
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig};
+use pagewarden::linux::{Advice, MdweFlags};
+use pagewarden::manager::{
+    Attributes, Break, Features, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig,
+};
 use pagewarden::object::FileId;
 use pagewarden::vmmap::Direction;
 use pagewarden::{
@@ -27,6 +29,8 @@ const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 const ADVICES_END: i32 = 128;
 /// What most hosts have, should they not say.
 const LOWEST_HINT_DEFAULT: u64 = 65_536;
+/// `PR_GET_MDWE` (linux/prctl.h).
+const PR_GET_MDWE: i32 = 66;
 const CAP_IPC_LOCK: u64 = 14;
 const CAP_SYS_RAWIO: u64 = 17;
 
@@ -188,8 +192,25 @@ pub(crate) fn features() -> Features {
         let features = unknown.fold(Features::ALL, Features::without_advice);
         // SAFETY: to take the name from no bytes at all does nothing.
         let named = unsafe { libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, 0, 0, 0) };
-        if named == 0 { features } else { features.without_names() }
+        let features = if named == 0 { features } else { features.without_names() };
+        if has_keys() { features } else { features.without_keys() }
     })
+}
+
+/// Whether the processor has protection keys, found out by taking one and giving it back.
+fn has_keys() -> bool {
+    // SAFETY: plain numbers. The new key allows everything and is used for no memory.
+    let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) };
+    // SAFETY: plain numbers; the key was made above and nobody else knows of it.
+    key >= 0 && unsafe { libc::syscall(libc::SYS_pkey_free, key) } == 0
+}
+
+/// What the first program has been given by this process, whose child it is (`PR_GET_MDWE`).
+pub(super) fn first_attributes() -> Attributes {
+    // SAFETY: only asks.
+    let flags = unsafe { libc::prctl(PR_GET_MDWE, 0, 0, 0, 0) };
+    let mdwe = u64::try_from(flags).map_or(MdweFlags::empty(), MdweFlags::from_bits_retain);
+    Attributes::new(mdwe.inherited(), features())
 }
 
 /// Fields of /proc/PID/stat, numbered as in proc(5).

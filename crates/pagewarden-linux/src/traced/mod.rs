@@ -20,8 +20,10 @@
 //!
 //! | call | decision | why |
 //! |---|---|---|
-//! | mmap munmap mprotect mremap brk madvise mlock\* munlock\* shmat shmdt prctl(`PR_SET_VMA`) | stop, planned | the family |
-//! | pkey_mprotect with key -1 | stop, planned | is mprotect |
+//! | mmap munmap mprotect mremap brk madvise mlock\* munlock\* shmat shmdt remap_file_pages prctl(`PR_SET_VMA`) | stop, planned | the family |
+//! | process_madvise | stop, planned as one madvise a range | the guest could change the ranges between the plan and the call |
+//! | process_madvise with an advice that other processes may be given | stop, run as it is | changes no region of anybody |
+//! | mseal pkey_alloc pkey_free pkey_mprotect prctl(`PR_SET_MDWE`) | stop, planned | the family: the host does the same to its own copy |
 //! | fork vfork clone clone3 | stop, charged | a child with its own memory is paid for before it is made |
 //! | setrlimit prlimit64 with a new limit | stop, run, looked at | the manager follows the guest's own limits |
 //! | capset setuid setreuid setresuid setfsuid unshare setns | stop, run, looked at | it follows its privileges |
@@ -30,8 +32,7 @@
 //! | openat2, in the same cases | `ENOSYS` | its flags lie in memory; programs fall back to openat |
 //! | io_uring_\* io_setup | `ENOSYS` | they map rings, and run calls that no filter sees |
 //! | userfaultfd, its device | `ENOSYS`, `ENOTTY` | places pages with no memory call |
-//! | memfd_secret map_shadow_stack mseal process_madvise remap_file_pages | `ENOSYS` | not in the manager's model yet |
-//! | pkey_alloc, pkey_free, pkey_mprotect with a key | `ENOSPC`, `EINVAL` | as with no keys left |
+//! | memfd_secret map_shadow_stack | `ENOSYS` | not in the manager's model yet |
 //! | ptrace process_vm_writev prctl(`PR_SET_MM`) | `EPERM` | change memory or maps behind the manager |
 //! | seccomp prctl(`PR_SET_SECCOMP`, syscall user dispatch) | `ENOSYS`, `EINVAL` | a filter of the guest could refuse our calls |
 //! | personality(`READ_IMPLIES_EXEC`) | `EINVAL` | makes mappings executable that did not ask |

@@ -1,13 +1,17 @@
 //! The platform seam: each [`Op`] is one host call that a stopped thread of the guest runs.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::PathBuf;
 
 use pagewarden::linux::{LockAllFlags, MapFlags, RemapFlags};
-use pagewarden::provider::{Lock, Populate, Source, Target};
-use pagewarden::{Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, Region, RegionFlags, VirtAddr};
+use pagewarden::provider::{KeyUse, KeyedProt, Lock, Populate, Source, Target};
+use pagewarden::{
+    Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr,
+};
 
+use super::files;
+use super::filter::{PR_SET_MDWE, SYS_MSEAL};
 use super::inject::StoppedCall;
 use super::ptrace::Tid;
 use crate::proc_maps;
@@ -15,6 +19,8 @@ use crate::proc_maps;
 /// `SHM_EXEC` (linux/shm.h).
 pub(crate) const SHM_EXEC: u64 = 0o100_000;
 const MLOCK_ONFAULT: u64 = 1;
+/// `PROT_SEM` (asm-generic/mman-common.h): no effect of its own.
+const PROT_SEM: u64 = 8;
 
 /// Carries out operations in one space, by a thread that is named for each request.
 #[derive(Debug, Default)]
@@ -57,6 +63,11 @@ impl PageManagementProvider for TracedProvider {
         if value == host.expected {
             return Ok(());
         }
+        if let Op::AllocateKey { .. } = op {
+            // The host has taken a key for itself that we do not know of. This one is of no use then.
+            call.run(libc::SYS_pkey_free.cast_unsigned(), [value, 0, 0, 0, 0, 0])?;
+            return Err(Errno::NoSpc);
+        }
         // brk(2) answers a refusal with the old break; nothing else succeeds elsewhere than it was told to.
         Err(if host.number == libc::SYS_brk { Errno::NoMem } else { Errno::Fault })
     }
@@ -66,10 +77,16 @@ impl PageManagementProvider for TracedProvider {
         entries.iter().any(|entry| entry.range.intersects(range))
     }
 
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        // Where the host does not let us look, it still refuses what the seal forbids.
+        mapped_file(&self.reader.to_string(), range.start()).is_some_and(|file| files::is_write_sealed(file.as_fd()))
+    }
+
     fn stack_start(&self, region: PageRange) -> VirtAddr {
         let last = VirtAddr::new(region.end().as_u64() - 1);
         let path = PathBuf::from(format!("/proc/{}/maps", self.reader));
-        let start = File::open(path).ok().and_then(|maps| query(&maps, last)).or_else(|| self.scan(last));
+        let found = File::open(path).ok().and_then(|maps| query(&maps, last)).map(|range| range.0);
+        let start = found.or_else(|| self.scan(last));
         start.filter(|start| *start < region.end() && start.is_page_aligned()).unwrap_or(region.start())
     }
 }
@@ -80,6 +97,14 @@ impl TracedProvider {
         let entries = proc_maps::read(self.reader).ok()?;
         entries.iter().find(|entry| entry.range.contains(address)).map(|entry| entry.range.start())
     }
+}
+
+/// The file behind the mapping at `address` of a process, opened anew; for those who may open mapped files.
+pub(crate) fn mapped_file(process: &str, address: VirtAddr) -> Option<File> {
+    let folder = PathBuf::from("/proc").join(process);
+    let maps = File::open(folder.join("maps")).ok()?;
+    let (start, end) = query(&maps, address)?;
+    File::open(folder.join(format!("map_files/{:x}-{:x}", start.as_u64(), end.as_u64()))).ok()
 }
 
 /// `struct procmap_query` (linux/fs.h).
@@ -106,8 +131,8 @@ struct ProcmapQuery {
 /// `PROCMAP_QUERY`: `_IOWR('f', 17, struct procmap_query)`.
 const PROCMAP_QUERY: libc::Ioctl = (3 << 30) | ((size_of::<ProcmapQuery>() as libc::Ioctl) << 16) | (0x66 << 8) | 17;
 
-/// The start of the mapping that holds `address`, if the host can be asked for one mapping.
-fn query(maps: &File, address: VirtAddr) -> Option<VirtAddr> {
+/// The start and the end of the mapping that holds `address`, if the host can be asked for one mapping.
+fn query(maps: &File, address: VirtAddr) -> Option<(VirtAddr, VirtAddr)> {
     let mut query = ProcmapQuery {
         size: size_of::<ProcmapQuery>() as u64,
         query_addr: address.as_u64(),
@@ -115,7 +140,7 @@ fn query(maps: &File, address: VirtAddr) -> Option<VirtAddr> {
     };
     // SAFETY: the structure is alive, says its own size, and names no buffer; the kernel writes no more.
     let result = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, &raw mut query) };
-    (result == 0).then(|| VirtAddr::new(query.vma_start))
+    (result == 0).then(|| (VirtAddr::new(query.vma_start), VirtAddr::new(query.vma_end)))
 }
 
 /// The host call that carries out `op`. What an operation does not say (a file's descriptor, flags that
@@ -129,7 +154,19 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
     Ok(match op {
         Op::Map { range, region, target, populate } => return map(*range, region, *target, *populate, call),
         Op::Unmap { range, .. } => simple(libc::SYS_munmap, range, 0),
-        Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, to.bits().into()),
+        Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, without_key_choice(*to)),
+        Op::ProtectKey { range, to, .. } => protect_key(*range, *to),
+        Op::Seal { range } => simple(SYS_MSEAL, range, 0),
+        Op::AllocateKey { key, rights } => {
+            HostCall { number: libc::SYS_pkey_alloc, args: [0, *rights, 0, 0, 0, 0], expected: key.number().into() }
+        }
+        Op::FreeKey { key } => {
+            HostCall { number: libc::SYS_pkey_free, args: [key.number().into(), 0, 0, 0, 0, 0], expected: 0 }
+        }
+        Op::DenyExecGain { flags } => {
+            let args = [PR_SET_MDWE.into(), flags.bits(), 0, 0, 0, 0];
+            HostCall { number: libc::SYS_prctl, args, expected: 0 }
+        }
         Op::Move { from, to, source, .. } => {
             let kept = if *source == Source::Kept { RemapFlags::DONT_UNMAP } else { RemapFlags::empty() };
             remap(from.start(), from.bytes(), *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED | kept)
@@ -137,6 +174,16 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
         Op::Grow { from, to, .. } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
         Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
+        Op::RemapPages { range, region, populate } => {
+            let now = MapFlags::from_bits_retain(0);
+            let flags = if *populate == Populate::Now { now } else { MapFlags::NON_BLOCK };
+            let page = region.page_offset(range.start());
+            let args = [range.start().as_u64(), range.bytes(), 0, page, flags.bits(), 0];
+            HostCall { number: libc::SYS_remap_file_pages, args, expected: 0 }
+        }
+        Op::Sync { range, flags } => simple(libc::SYS_msync, range, flags.bits()),
+        // The manager's own.
+        Op::Residency { .. } => return Err(Errno::NoSys),
         Op::Lock { range, lock: Lock::Now, .. } => simple(libc::SYS_mlock, range, 0),
         Op::Lock { range, lock: Lock::OnFault, .. } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
         Op::Lock { range, lock: Lock::Released, .. } => simple(libc::SYS_munlock, range, 0),
@@ -152,6 +199,26 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             HostCall { number: libc::SYS_brk, args: [to.as_u64(), 0, 0, 0, 0, 0], expected: to.as_u64() }
         }
     })
+}
+
+/// The word for `prot`. Where a host has protection keys, it gives one of its own choice to memory that is made
+/// `PROT_EXEC` and nothing else: one bit more, and it does not.
+fn without_key_choice(prot: Prot) -> u64 {
+    let word = u64::from(prot.bits());
+    if prot == Prot::EXEC { word | PROT_SEM } else { word }
+}
+
+fn protect_key(range: PageRange, to: KeyedProt) -> HostCall {
+    let (start, len, prot) = (range.start().as_u64(), range.bytes(), u64::from(to.prot.bits()));
+    match to.key {
+        KeyUse::Given(key) => {
+            let args = [start, len, prot, key.number().into(), 0, 0];
+            HostCall { number: libc::SYS_pkey_mprotect, args, expected: 0 }
+        }
+        KeyUse::ExecuteOnly(_) => {
+            HostCall { number: libc::SYS_mprotect, args: [start, len, prot, 0, 0, 0], expected: 0 }
+        }
+    }
 }
 
 /// Names pages by the string that the guest's own call points to, or takes their name away if that is 0. Another
@@ -198,7 +265,11 @@ fn map(
         let offset = region.page_offset(range.start()).wrapping_mul(pagewarden::PAGE_SIZE);
         (flags | file_flags(word), fd, offset)
     };
-    let args = [range.start().as_u64(), range.bytes(), region.prot.bits().into(), flags.bits(), fd, offset];
+    let prot = match region.key {
+        ProtectionKey::DEFAULT => without_key_choice(region.prot),
+        _ => region.prot.bits().into(),
+    };
+    let args = [range.start().as_u64(), range.bytes(), prot, flags.bits(), fd, offset];
     Ok(HostCall { number: libc::SYS_mmap, args, expected: range.start().as_u64() })
 }
 

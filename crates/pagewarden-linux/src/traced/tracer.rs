@@ -211,6 +211,8 @@ impl<'a> Tracer<'a> {
         }
         self.tree.remove_threads(tid);
         self.tree.add_thread(tid, tid, None);
+        let before = self.tree.processes.get(&tid).and_then(|process| process.space.clone());
+        let before = before.map_or_else(import::first_attributes, |space| space.borrow().manager.attributes());
         let exe = std::fs::read_link(format!("/proc/{tid}/exe")).ok();
         let name = exe.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
         if let Some(process) = self.tree.processes.get_mut(&tid) {
@@ -223,6 +225,10 @@ impl<'a> Tracer<'a> {
             return self.kill_with_hint(tid, "32-bit programs cannot be run");
         }
         let Some(space) = self.import(tid) else { return kill(tid) };
+        {
+            let manager = &mut space.borrow_mut().manager;
+            manager.set_attributes(before.after_exec(manager.config().features));
+        }
         if let Some(process) = self.tree.processes.get_mut(&tid) {
             process.space = Some(Rc::clone(&space));
         }

@@ -62,6 +62,28 @@ bitflags::bitflags! {
         const _ = !0;
     }
 
+    /// The `MS_*` word of msync(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct SyncFlags: u64 {
+        /// `MS_ASYNC`.
+        const ASYNC = 1;
+        /// `MS_INVALIDATE`.
+        const INVALIDATE = 2;
+        /// `MS_SYNC`.
+        const SYNC = 4;
+        const _ = !0;
+    }
+
+    /// The `PR_MDWE_*` word of prctl(2) with `PR_SET_MDWE`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct MdweFlags: u64 {
+        /// `PR_MDWE_REFUSE_EXEC_GAIN`: nothing is writable and executable at once, and nothing becomes executable.
+        const REFUSE_EXEC_GAIN = 1;
+        /// `PR_MDWE_NO_INHERIT`: children and programs that are executed start without it.
+        const NO_INHERIT = 2;
+        const _ = !0;
+    }
+
     /// The `MCL_*` word of mlockall(2).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub struct LockAllFlags: u64 {
@@ -95,6 +117,11 @@ macro_rules! advices {
             /// The number.
             pub const fn raw(self) -> i32 {
                 self as i32
+            }
+
+            /// Whether process_madvise(2) gives it to other processes too. None of these changes a region.
+            pub const fn is_for_others(self) -> bool {
+                matches!(self, Self::Cold | Self::PageOut | Self::WillNeed | Self::Collapse)
             }
         }
     };

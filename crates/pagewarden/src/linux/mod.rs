@@ -4,12 +4,18 @@
 //! [`manager`](crate::manager)'s; what a descriptor is, is the platform's, asked through [`Files`].
 
 mod flags;
+mod iovec;
 mod syscall;
 
-pub use flags::{Advice, LockAllFlags, MapFlags, RemapFlags};
-pub use syscall::{Files, decode};
+#[cfg(test)]
+mod tests;
+
+pub use flags::{Advice, LockAllFlags, MapFlags, MdweFlags, RemapFlags, SyncFlags};
+pub(crate) use iovec::is_inside;
+pub use syscall::{Files, PIDFD_SELF_THREAD, PIDFD_SELF_THREAD_GROUP, TargetProcess, decode};
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::addr::{PageCount, VirtAddr};
 use crate::error::Errno;
@@ -19,7 +25,7 @@ use crate::prot::Prot;
 bitflags::bitflags! {
     /// What mmap(2) must know of an open file besides its object.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-    pub struct FileTraits: u8 {
+    pub struct FileTraits: u16 {
         /// Opened for reading (`FMODE_READ`).
         const READABLE = 1 << 0;
         /// Opened for writing (`FMODE_WRITE`).
@@ -36,6 +42,8 @@ bitflags::bitflags! {
         const REGULAR = 1 << 6;
         /// The file system knows `MAP_SYNC` (ext4, xfs), whether or not this file can do it.
         const SYNC = 1 << 7;
+        /// A memfd that is sealed against writing (`F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE`).
+        const WRITE_SEALED = 1 << 8;
     }
 }
 
@@ -100,6 +108,21 @@ pub struct MremapRequest {
     pub new_addr: u64,
 }
 
+/// The arguments of remap_file_pages(2).
+#[derive(Clone, Copy, Debug)]
+pub struct RemapPagesRequest {
+    /// Start.
+    pub addr: u64,
+    /// Length.
+    pub len: u64,
+    /// `PROT_*` word; only 0 is accepted.
+    pub prot: u64,
+    /// The page of the file to show.
+    pub page_offset: u64,
+    /// `MAP_*` word.
+    pub flags: MapFlags,
+}
+
 /// A memory call with its arguments as the guest gave them. Sizes and addresses are in bytes and not yet
 /// checked.
 #[derive(Clone, Debug)]
@@ -122,6 +145,45 @@ pub enum Request {
         /// `PROT_*` word.
         prot: u64,
     },
+    /// pkey_mprotect(2).
+    PkeyMprotect {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `PROT_*` word.
+        prot: u64,
+        /// The protection key; -1 makes it mprotect(2).
+        key: i32,
+    },
+    /// pkey_alloc(2).
+    PkeyAlloc {
+        /// Flags: none are known.
+        flags: u64,
+        /// `PKEY_DISABLE_*` word.
+        rights: u64,
+    },
+    /// pkey_free(2).
+    PkeyFree {
+        /// The protection key.
+        key: i32,
+    },
+    /// mseal(2).
+    Mseal {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// Flags: none are known.
+        flags: u64,
+    },
+    /// prctl(2) with `PR_SET_MDWE`.
+    SetMdwe {
+        /// `PR_MDWE_*` word.
+        flags: MdweFlags,
+    },
+    /// prctl(2) with `PR_GET_MDWE`.
+    Mdwe,
     /// mremap(2).
     Mremap(MremapRequest),
     /// brk(2).
@@ -137,6 +199,33 @@ pub enum Request {
         len: u64,
         /// `MADV_*` value.
         advice: i32,
+    },
+    /// process_madvise(2) on the caller's own memory.
+    ProcessMadvise {
+        /// Starts and lengths, in the order in which they are advised.
+        ranges: Vec<(u64, u64)>,
+        /// `MADV_*` value.
+        advice: i32,
+    },
+    /// remap_file_pages(2).
+    RemapPages(RemapPagesRequest),
+    /// msync(2).
+    Msync {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// `MS_*` word.
+        flags: u64,
+    },
+    /// mincore(2).
+    Mincore {
+        /// Start.
+        addr: u64,
+        /// Length.
+        len: u64,
+        /// Where a byte a page is written.
+        vector: u64,
     },
     /// mlock(2), mlock2(2).
     Mlock {
@@ -211,13 +300,24 @@ impl Request {
             Self::Brk { addr } => (*addr, 0),
             Self::Shmat { segment, addr, .. } => (*addr, segment.pages.bytes()),
             Self::Shmdt { addr } => (*addr, 0),
+            Self::RemapPages(call) => (call.addr, call.len),
+            Self::ProcessMadvise { ranges, .. } => {
+                let start = ranges.iter().map(|range| range.0).min()?;
+                let end = ranges.iter().map(|(addr, len)| addr.saturating_add(*len)).max()?;
+                (start, end - start)
+            }
             Self::Munmap { addr, len }
             | Self::Mprotect { addr, len, .. }
+            | Self::PkeyMprotect { addr, len, .. }
+            | Self::Mseal { addr, len, .. }
             | Self::Madvise { addr, len, .. }
+            | Self::Msync { addr, len, .. }
+            | Self::Mincore { addr, len, .. }
             | Self::Mlock { addr, len, .. }
             | Self::Munlock { addr, len }
             | Self::NameAnonymous { addr, len, .. } => (*addr, *len),
             Self::Mlockall { .. } | Self::Munlockall => return Some((0, EVERYWHERE)),
+            Self::PkeyAlloc { .. } | Self::PkeyFree { .. } | Self::SetMdwe { .. } | Self::Mdwe => return None,
         };
         (addr != 0).then_some((addr, len))
     }

@@ -69,5 +69,5 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {
     }
     region.flags |= RegionFlags::COMMITTED;
     draft.next.insert(added, region).ok()?;
-    Some(Contents::Anonymous)
+    Some(Contents::Other)
 }

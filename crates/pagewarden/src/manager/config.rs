@@ -61,17 +61,19 @@ bitflags::bitflags! {
     }
 }
 
-/// What the kernel that is imitated was built with: the advices that it knows, and names of anonymous memory.
+/// What the kernel that is imitated was built with: the advices that it knows, names of anonymous memory;
+/// and whether the processor has protection keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
     /// A bit for each advice, by its number.
     advices: u128,
     has_names: bool,
+    has_keys: bool,
 }
 
 impl Features {
     /// Everything.
-    pub const ALL: Self = Self { advices: u128::MAX, has_names: true };
+    pub const ALL: Self = Self { advices: u128::MAX, has_names: true, has_keys: true };
 
     /// Without `advice`.
     #[must_use]
@@ -85,12 +87,22 @@ impl Features {
         Self { has_names: false, ..self }
     }
 
+    /// Without protection keys (`X86_FEATURE_OSPKE`).
+    #[must_use]
+    pub const fn without_keys(self) -> Self {
+        Self { has_keys: false, ..self }
+    }
+
     pub(super) const fn knows(self, advice: Advice) -> bool {
         self.advices & (1 << advice.raw()) != 0
     }
 
     pub(super) const fn has_names(self) -> bool {
         self.has_names
+    }
+
+    pub(super) const fn has_keys(self) -> bool {
+        self.has_keys
     }
 }
 

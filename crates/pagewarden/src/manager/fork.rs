@@ -3,8 +3,6 @@
 //! The child's map is the parent's, shared, unless the parent has regions that are not inherited or are
 //! locked: locks are not inherited.
 
-use alloc::vec::Vec;
-
 use super::PageManager;
 use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
@@ -37,15 +35,11 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
 fn child_state(space: &Space) -> Result<State, Errno> {
     let mut state = space.state.clone();
     state.lock_future = RegionFlags::empty();
+    state.left_locked_pages = 0;
+    state.attributes = state.attributes.of_child();
     if state.totals.dont_fork_pages > 0 {
-        let gone: Vec<PageRange> = state
-            .map
-            .iter()
-            .filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK))
-            .map(|entry| entry.range)
-            .collect();
-        for range in gone {
-            state.remove(range)?;
+        for entry in space.state.map.iter().filter(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK)) {
+            state.remove(entry.range)?;
         }
     }
     if state.totals.locked_pages > 0

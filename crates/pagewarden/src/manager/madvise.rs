@@ -5,8 +5,8 @@
 //! a look at the pages can tell, is the platform's answer.
 
 use super::config::Privileges;
-use super::plan::{Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::plan::{Draft, Plan, Refusal, check_modifiable, check_not_fixed};
+use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::Advice;
@@ -20,15 +20,30 @@ const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND
 
 /// What giving `advice` about `len` bytes from `addr` does to `space`.
 pub(super) fn plan(space: &Space, addr: u64, len: u64, advice: i32) -> Result<Plan, Refusal> {
-    let is_known = |advice: &Advice| space.config.features.knows(*advice);
-    let advice = Advice::from_raw(advice).filter(is_known).ok_or(Errno::Inval)?;
-    let Some(range) = named_range(addr, len)? else {
-        return Draft::new(space).finish(Ok(0));
+    let mut draft = Draft::new(space);
+    let outcome = advise(&mut draft, addr, len, advice)?;
+    draft.finish(outcome.map(|()| 0))
+}
+
+/// How a call that could be planned will end.
+pub(super) type Outcome = Result<(), Refusal>;
+
+/// Notes what the advice does on top of `draft`, and how it ends.
+///
+/// # Errors
+/// No memory to plan it; the draft is of no use then.
+pub(super) fn advise(draft: &mut Draft<'_>, addr: u64, len: u64, advice: i32) -> Result<Outcome, Errno> {
+    let is_known = |advice: &Advice| draft.space.config.features.knows(*advice);
+    let Some(advice) = Advice::from_raw(advice).filter(is_known) else { return Ok(Err(Errno::Inval.into())) };
+    let range = match named_range(addr, len) {
+        Ok(Some(range)) => range,
+        Ok(None) => return Ok(Ok(())),
+        Err(errno) => return Ok(Err(errno.into())),
     };
     if matches!(advice, Advice::HwPoison | Advice::SoftOffline) {
-        return offline(space, range, advice);
+        return Ok(offline(draft, range, advice));
     }
-    visit(space, range, advice)
+    visit(draft, range, advice)
 }
 
 /// The pages that a call about `len` bytes from `addr` names, if any; also for names.
@@ -45,22 +60,21 @@ pub(super) fn named_range(addr: u64, len: u64) -> Result<Option<PageRange>, Errn
 }
 
 /// Taking frames out of use is for administrators.
-fn offline(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
-    if !space.config.privileges.contains(Privileges::ADMIN) {
+fn offline(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Outcome {
+    if !draft.space.config.privileges.contains(Privileges::ADMIN) {
         return Err(Errno::Perm.into());
     }
-    let mut draft = Draft::new(space);
     draft.op(Op::Advise { range, advice });
-    draft.finish(Ok(0))
+    Ok(())
 }
 
-fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusal> {
-    let mut draft = Draft::new(space);
+fn visit(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Result<Outcome, Errno> {
+    let map = draft.next.map.clone();
     let mut run: Option<PageRange> = None;
     let mut next = range.start();
     let mut has_hole = false;
     let stops_at_hole = matches!(advice, Advice::PopulateRead | Advice::PopulateWrite);
-    for (part, region) in parts(&space.state.map, range) {
+    for (part, region) in parts(&map, range) {
         if part.start() != next {
             has_hole = true;
             if stops_at_hole {
@@ -68,40 +82,46 @@ fn visit(space: &Space, range: PageRange, advice: Advice) -> Result<Plan, Refusa
             }
         }
         if let Err(refusal) = suits(region, advice) {
-            flush(&mut draft, run, advice)?;
-            return draft.finish(Err(refusal));
+            flush(draft, run, advice)?;
+            return Ok(Err(refusal));
         }
         run = match run {
             Some(before) if before.end() == part.start() => PageRange::new(before.start(), part.end()),
             before => {
-                flush(&mut draft, before, advice)?;
+                flush(draft, before, advice)?;
                 Some(part)
             }
         };
         next = part.end();
     }
     has_hole |= next < range.end();
-    flush(&mut draft, run, advice)?;
-    draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
+    flush(draft, run, advice)?;
+    Ok(if has_hole { Err(Errno::NoMem.into()) } else { Ok(()) })
 }
 
 /// Applies the advice to a run of regions without a hole.
 fn flush(draft: &mut Draft<'_>, run: Option<PageRange>, advice: Advice) -> Result<(), Errno> {
     let Some(range) = run else { return Ok(()) };
-    let (set, clear) = effect(advice);
-    if !(set | clear).is_empty() {
-        draft.next.update(range, |region| {
-            // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
-            let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
-            if advice == Advice::Mergeable && is_exempt {
-                return;
-            }
-            region.flags.remove(clear);
-            region.flags.insert(set);
-        })?;
-    }
+    mark(&mut draft.next, range, advice)?;
     draft.op(Op::Advise { range, advice });
     Ok(())
+}
+
+/// What the advice changes in the map.
+pub(super) fn mark(state: &mut State, range: PageRange, advice: Advice) -> Result<(), Errno> {
+    let (set, clear) = effect(advice);
+    if (set | clear).is_empty() {
+        return Ok(());
+    }
+    state.update(range, |region| {
+        // Pages that others see, and pages that may be dropped, are never merged (`vma_ksm_compatible`).
+        let is_exempt = region.is_shared() || region.flags.intersects(SPECIAL | RegionFlags::DROPPABLE);
+        if advice == Advice::Mergeable && is_exempt {
+            return;
+        }
+        region.flags.remove(clear);
+        region.flags.insert(set);
+    })
 }
 
 /// Flags that an advice sets and clears.
@@ -130,20 +150,38 @@ fn is_zero_device(region: &Region) -> bool {
     !region.is_shared() && region.object().is_some_and(|object| matches!(object.kind(), ObjectKind::ZeroDevice(_)))
 }
 
+/// Whether `region` is private anonymous memory to Linux (`vma_is_anonymous`).
+fn is_anonymous(region: &Region) -> bool {
+    let is_named = region.object().is_some_and(|object| *object.kind() == ObjectKind::NamedAnonymous);
+    !region.is_shared() && (region.object().is_none() || is_named) || is_zero_device(region)
+}
+
+/// Refuses to discard pages of a sealed region that the guest could not overwrite; those of files it may
+/// (`can_madvise_modify`). What the protection key of a region denies to the calling thread, only the platform knows.
+fn check_discard(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    let is_discard = matches!(
+        advice,
+        Advice::Free
+            | Advice::DontNeed
+            | Advice::DontNeedLocked
+            | Advice::Remove
+            | Advice::DontFork
+            | Advice::WipeOnFork
+            | Advice::GuardInstall
+    );
+    let is_protected = is_anonymous(region) && !region.prot.contains(Prot::WRITE);
+    if is_discard && is_protected { check_modifiable(region) } else { Ok(()) }
+}
+
 /// Whether `region` may be given `advice` (`madvise_vma_behavior` and what it calls).
 fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    check_discard(region, advice)?;
     let flags = region.flags;
     let is_plain = matches!(region.backing, Backing::Anonymous) && !region.is_shared();
     let inval_if = |is_bad: bool| if is_bad { Err(Errno::Inval.into()) } else { Ok(()) };
     match advice {
         Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
-            if is_plain && !region.prot.contains(Prot::WRITE) {
-                // Discarding what cannot be written would change what a seal protects.
-                check_modifiable(region)?;
-            }
-            if flags.contains(RegionFlags::FIXED) {
-                check_modifiable(region)?;
-            }
+            check_not_fixed(region)?;
             let is_locked = flags.contains(RegionFlags::LOCKED) && advice != Advice::DontNeedLocked;
             inval_if(flags.contains(RegionFlags::PFN_MAP) || is_locked)?;
             inval_if(advice == Advice::Free && !is_plain && !is_zero_device(region))

@@ -48,7 +48,8 @@ fn check_limit(space: &Space, start: u64, len: u64) -> Result<(), Refusal> {
         return Ok(());
     }
     let limit = PageCount::from_bytes_down(space.config.limits.locked).get();
-    let mut locked = PageCount::from_bytes_down(len).get() + space.state.totals.locked_pages;
+    let mut locked =
+        PageCount::from_bytes_down(len).get() + space.state.totals.locked_pages + space.state.left_locked_pages;
     if locked > limit {
         let in_space = len.min(space.task_end().saturating_sub(start));
         let already = PageRange::from_len(VirtAddr::new(start), in_space).map_or(0, |range| {

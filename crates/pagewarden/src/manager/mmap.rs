@@ -5,9 +5,9 @@
 
 use alloc::sync::Arc;
 
-use super::config::WxPolicy;
+use super::mdwe;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
-use super::plan::{Cause, Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal};
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, round_up};
 use crate::error::Errno;
@@ -40,15 +40,32 @@ const HUGE_SIZE_MASK: u64 = 0x3f;
 /// `MAP_HUGE_2MB | MAP_HUGE_1GB`.
 const HUGE_SIZES: u64 = 0x1f << HUGE_SIZE_SHIFT;
 
+/// What a seal against writing means for a shared mapping of a file that is open for writing: it is not writable and
+/// never will be (`mm/memfd.c:check_write_seal`).
+pub(super) fn check_write_seal(region: &mut Region) -> Result<(), Errno> {
+    if !region.is_shared() || !region.prot_max.contains(Prot::WRITE) {
+        return Ok(());
+    }
+    if region.prot.contains(Prot::WRITE) {
+        return Err(Errno::Perm);
+    }
+    region.prot_max.remove(Prot::WRITE);
+    region.flags |= RegionFlags::WRITE_SEALED;
+    Ok(())
+}
+
 /// What `call` does to `space`.
 pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let huge_page = huge_page_size(call)?;
-    let call = &with_huge_file(call, huge_page);
+    let call = &with_huge_file(call, huge_page)?;
     let range = choose_range(space, call, huge_page)?;
-    let region = new_region(space, call, range)?;
+    let mut region = new_region(space, call, range)?;
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
+    if call.prot == Prot::EXEC.bits().into() {
+        region.key = draft.next.attributes.keys.for_execute_only(space.config.features).unwrap_or_default();
+    }
     // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
     if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
         draft.make_object(Arc::clone(object), range.pages());
@@ -76,18 +93,27 @@ fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Re
     draft.finish(Err(errno.into()))
 }
 
-/// Puts a checked region into the map and notes the operation (`mm/vma.c:__mmap_prepare`); also for shmat.
+/// Puts a checked region into the map and notes the operation; also for shmat.
 pub(super) fn place_region(
     draft: &mut Draft<'_>,
     range: PageRange,
-    mut region: Region,
+    region: Region,
     target: Target,
     populate: Populate,
 ) -> Result<(), Refusal> {
+    let region = prepare(draft, range, region)?;
+    draft.op(Op::Map { range, region: region.clone(), target, populate });
+    draft.place(range, region, target)?;
+    Ok(())
+}
+
+/// What is looked at when a mapping is made in place of all that is there (`mm/vma.c:__mmap_prepare`). The region comes
+/// back as it will be.
+pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Region) -> Result<Region, Refusal> {
     let space = draft.space;
-    check_wx(space, &region)?;
-    draft.check_modifiable(range)?;
+    mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
+    draft.check_modifiable(range)?;
     let replaced: u64 = parts(&draft.next.map, range).map(|(part, _)| part.pages().get()).sum();
     if !space.may_expand(&draft.next.totals, &region, range.pages().get() - replaced) {
         return Err(Errno::NoMem.into());
@@ -99,9 +125,7 @@ pub(super) fn place_region(
         region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT;
     }
     draft.lock_errno(Errno::Again);
-    draft.op(Op::Map { range, region: region.clone(), target, populate });
-    draft.place(range, region, target)?;
-    Ok(())
+    Ok(region)
 }
 
 /// Refuses a hole in the middle of a region when there is no room for one region more.
@@ -112,14 +136,6 @@ pub(super) fn check_split(space: &Space, range: PageRange) -> Result<(), Refusal
         .is_some_and(|entry| entry.range.start() < range.start() && range.end() < entry.range.end());
     if is_middle && map.len() as u64 >= space.config.regions_max {
         return Err(Errno::NoMem.into());
-    }
-    Ok(())
-}
-
-/// W^X at mmap (`include/linux/mman.h:map_deny_write_exec`).
-fn check_wx(space: &Space, region: &Region) -> Result<(), Refusal> {
-    if space.config.policy.wx == WxPolicy::Deny && region.prot.contains(Prot::WRITE | Prot::EXEC) {
-        return Err(Refusal::new(Errno::Acces, Cause::WxPolicy));
     }
     Ok(())
 }
@@ -141,14 +157,14 @@ fn huge_page_size(call: &MmapRequest) -> Result<Option<u64>, Errno> {
 }
 
 /// The kernel backs anonymous huge pages with a file of its own, and treats the mapping as one of a file.
-fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> MmapRequest {
+fn with_huge_file(call: &MmapRequest, huge_page: Option<u64>) -> Result<MmapRequest, Errno> {
     let mut call = call.clone();
     if huge_page.is_some() && matches!(call.source, MapSource::Anonymous) {
-        let object = MemoryObject::new(ObjectKind::NamedAnonymous, "anon_hugepage");
+        let object = MemoryObject::try_new(ObjectKind::NamedAnonymous, "anon_hugepage", None)?;
         let traits = FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR | FileTraits::HUGE_PAGES;
         call.source = MapSource::File(OpenFile { object, traits });
     }
-    call
+    Ok(call)
 }
 
 /// Where the mapping goes (`do_mmap` up to the lock checks).
@@ -249,7 +265,7 @@ fn anonymous_region(
         MapFlags::SHARED if grows_down => return Err(Errno::Inval.into()),
         MapFlags::SHARED => {
             let charge = space.config.account.empty_charge(Resource::Committed);
-            let object = MemoryObject::with_charge(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", charge);
+            let object = MemoryObject::try_new(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", Some(charge))?;
             region.backing = Backing::Object(object);
             region.delta = range.first_page().wrapping_neg();
             region.flags |= RegionFlags::SHARED;
@@ -273,7 +289,7 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
         MapFlags::SHARED | MapFlags::SHARED_VALIDATE => {
             // MAP_SHARED drops the flags that files may refuse; only the validating form looks at them.
             let mut known = VALIDATED;
-            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC));
+            known.set(MapFlags::SYNC, file.traits.contains(FileTraits::SYNC | FileTraits::REGULAR));
             if kind == MapFlags::SHARED_VALIDATE && !known.contains(call.flags) {
                 return Err(Errno::OpNotSupp.into());
             }
@@ -301,6 +317,9 @@ fn file_region(call: &MmapRequest, file: &OpenFile, range: PageRange, mut region
     }
     if region.flags.contains(RegionFlags::GROWS_DOWN) {
         return Err(Errno::Inval.into());
+    }
+    if file.traits.contains(FileTraits::WRITE_SEALED) {
+        check_write_seal(&mut region)?;
     }
     region.backing = Backing::Object(Arc::clone(&file.object));
     region.delta = (call.offset >> PAGE_SHIFT).wrapping_sub(range.first_page());

@@ -22,14 +22,21 @@ mod config;
 mod fork;
 mod madvise;
 mod maps;
+mod mdwe;
+mod mincore;
 mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
+mod msync;
 mod munmap;
 mod name;
+mod pkey;
 mod place;
 mod plan;
+mod process_madvise;
+mod remap_pages;
 mod shm;
 mod space;
 mod undo;
@@ -42,14 +49,12 @@ pub use config::{
 };
 pub use fork::PendingFork;
 pub use plan::{Cause, Plan, Refusal};
-pub use space::Totals;
-
-use alloc::vec::Vec;
+pub use space::{Attributes, Totals};
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
-use crate::linux::Request;
+use crate::linux::{MdweFlags, Request};
 use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
@@ -74,7 +79,10 @@ impl<P: PageManagementProvider> PageManager<P> {
             totals: Totals::default(),
             brk: config.brk.current,
             lock_future: RegionFlags::empty(),
+            attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            left_locked_pages: 0,
+            is_torn: false,
         };
         let charges = Charges::new(&config.account);
         Self { space: Space { config, state, generation: 0 }, charges, provider }
@@ -108,10 +116,24 @@ impl<P: PageManagementProvider> PageManager<P> {
         match request {
             Request::Mmap(call) => mmap::plan(space, call),
             Request::Munmap { addr, len } => munmap::plan(space, *addr, *len),
-            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot),
+            Request::Mprotect { addr, len, prot } => mprotect::plan(space, *addr, *len, *prot, None),
+            Request::PkeyMprotect { addr, len, prot, key } => {
+                mprotect::plan(space, *addr, *len, *prot, Some(*key).filter(|key| *key != -1))
+            }
+            Request::PkeyAlloc { flags, rights } => pkey::plan_allocate(space, *flags, *rights),
+            Request::PkeyFree { key } => pkey::plan_free(space, *key),
+            Request::Mseal { addr, len, flags } => mseal::plan(space, *addr, *len, *flags),
+            Request::SetMdwe { flags } => mdwe::plan_set(space, *flags),
+            Request::Mdwe => mdwe::plan_get(space),
             Request::Mremap(call) => mremap::plan(space, call),
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
+            Request::ProcessMadvise { ranges, advice } => process_madvise::plan(space, ranges, *advice),
+            Request::RemapPages(call) => remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range)),
+            Request::Msync { addr, len, flags } => msync::plan(space, *addr, *len, *flags),
+            Request::Mincore { addr, len, vector } => {
+                mincore::plan(space, *addr, *len, *vector, &|object| self.provider.may_know(object))
+            }
             Request::Mlock { addr, len, flags } => mlock::plan_lock(space, *addr, *len, *flags),
             Request::Munlock { addr, len } => mlock::plan_unlock(space, *addr, *len),
             Request::Mlockall { flags } => mlock::plan_lock_all(space, *flags),
@@ -132,9 +154,15 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan).and_then(|()| undo::run_all(&mut self.provider, &plan.ops)) {
-            self.settle_failure(plan);
+        if let Err(refusal) = self.charge_object(&plan) {
+            self.charges.lower_to(&self.space.state);
             return Err(refusal);
+        }
+        if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
+            plan.give_object_back();
+            let value = plan.value_before(failure.at);
+            self.settle_failure(plan, failure.at);
+            return value.ok_or(Refusal::new(failure.errno, Cause::Platform));
         }
         self.publish(plan.next);
         plan.outcome
@@ -191,9 +219,16 @@ impl<P: PageManagementProvider> PageManager<P> {
         false
     }
 
-    /// Whether a region that grows down lies in the range that the request names, or is the next above it.
+    /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
     fn may_touch_stack(&self, request: &Request) -> bool {
-        let Some((addr, len)) = request.named_range() else { return false };
+        let moved = match request {
+            Request::Mremap(call) => Some((call.addr, call.old_len)),
+            _ => None,
+        };
+        request.named_range().into_iter().chain(moved).any(|(addr, len)| self.is_near_stack(addr, len))
+    }
+
+    fn is_near_stack(&self, addr: u64, len: u64) -> bool {
         let map = &self.space.state.map;
         let grows = |region: &Region| region.flags.contains(RegionFlags::GROWS_DOWN);
         let end = addr.saturating_add(len);
@@ -202,20 +237,18 @@ impl<P: PageManagementProvider> PageManager<P> {
             || map.at_or_after(VirtAddr::new(end)).is_some_and(|entry| grows(entry.region))
     }
 
-    /// Makes the state say what is there after the platform has failed.
-    fn settle_failure(&mut self, plan: Plan) {
+    /// Makes the state say what is there after operation `failed` of the plan has failed.
+    fn settle_failure(&mut self, plan: Plan, failed: usize) {
         if plan.holds_when_it_fails() {
             return self.publish(plan.next);
         }
-        let lost = plan.replaced_range().filter(|range| !self.provider.has_kept(*range));
-        if let Some(range) = lost {
-            let mut next = self.space.state.clone();
-            // Without memory to write the loss down, what is lost stays in the map: a guest that touches it faults.
-            if next.remove(range).is_ok() {
-                return self.publish(next);
+        match undo::take_back(&mut self.provider, &self.space, &plan.ops, failed) {
+            Some(next) => {
+                self.charges.raise_past_limit(&next);
+                self.publish(next);
             }
+            None => self.charges.lower_to(&self.space.state),
         }
-        self.charges.lower_to(&self.space.state);
     }
 
     fn raise_to(&mut self, next: &State) -> Result<(), Refusal> {
@@ -241,9 +274,13 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// if need be: the pages are there.
     pub fn note_stack_growth(&mut self) {
         let mut pages_left = self.space.state.totals.stack_pages;
-        let mut grown = Vec::new();
+        if pages_left == 0 {
+            return;
+        }
+        // The walk is over a version of its own, which costs no list.
+        let map = self.space.state.map.clone();
         // The stack of the first thread is the highest region that grows, so the walk is short.
-        for entry in self.space.state.map.iter().rev() {
+        for entry in map.iter().rev() {
             if pages_left == 0 {
                 break;
             }
@@ -253,11 +290,8 @@ impl<P: PageManagementProvider> PageManager<P> {
             pages_left -= entry.range.pages().get();
             let start = self.provider.stack_start(entry.range);
             if let Some(added) = PageRange::new(start, entry.range.start()) {
-                grown.push((added, entry.region.clone()));
+                self.note_grown(added, entry.region.clone());
             }
-        }
-        for (added, region) in grown {
-            self.note_grown(added, region);
         }
     }
 
@@ -309,11 +343,24 @@ impl<P> PageManager<P> {
     /// Replaces the guest's resource limits after it has changed them.
     pub fn set_limits(&mut self, limits: ResourceLimits) {
         self.space.config.limits = limits;
+        self.space.generation += 1;
     }
 
     /// Replaces what the guest may do, after it has changed its credentials.
     pub fn set_privileges(&mut self, privileges: Privileges) {
         self.space.config.privileges = privileges;
+        self.space.generation += 1;
+    }
+
+    /// What the guest's calls have set for the whole space.
+    pub const fn attributes(&self) -> Attributes {
+        self.space.state.attributes
+    }
+
+    /// Replaces what the guest's calls have set: at exec by what is inherited.
+    pub fn set_attributes(&mut self, attributes: Attributes) {
+        self.space.state.attributes = attributes;
+        self.space.generation += 1;
     }
 
     /// The account that pays.

@@ -12,12 +12,10 @@
 //! Differs from Linux: what `MREMAP_DONTUNMAP` leaves behind stays charged, since it can be written again.
 //! Linux forgets that charge.
 
-use alloc::vec::Vec;
-
 use super::munmap::unmap;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::space::{Space, State, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
 use crate::linux::{MremapRequest, RemapFlags};
@@ -167,6 +165,7 @@ fn is_one_to_linux(a: &Region, b: &Region) -> bool {
         && a.delta == b.delta
         && a.prot == b.prot
         && a.prot_max == b.prot_max
+        && a.key == b.key
         && plain(a.flags) == plain(b.flags)
 }
 
@@ -234,9 +233,9 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
         if !draft.next.map.is_free(to) {
             let contents = draft.next.remove(to)?;
             target = Target::Replace;
-            if let Err(errno) = check_after_unmap(draft, remap, &region) {
+            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
                 draft.op(Op::Unmap { range: to, contents });
-                return Err(errno.into());
+                return Err(refusal);
             }
         }
     }
@@ -249,13 +248,15 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
 }
 
 /// What Linux looks at only when the target has been unmapped, which it stays whatever comes of the move.
-fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Errno> {
+fn check_after_unmap(draft: &Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Refusal> {
     // A second view of pages that the target covers: they are gone by now.
     draft.next.map.get(VirtAddr::new(remap.addr)).ok_or(Errno::Fault)?;
-    tail(draft.space, remap)?;
+    if let Some(tail) = tail(draft.space, remap)? {
+        draft.check_modifiable(tail)?;
+    }
     let pages = remap.old_len >> PAGE_SHIFT;
     let has_room = draft.space.may_expand(&draft.next.totals, region, pages);
-    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem) } else { Ok(()) }
+    if remap.flags.contains(RemapFlags::DONT_UNMAP) && !has_room { Err(Errno::NoMem.into()) } else { Ok(()) }
 }
 
 /// Where the pages go (`vrm_set_new_addr`).
@@ -288,33 +289,46 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
-    let moved: Vec<(PageRange, Region)> =
-        parts(&draft.next.map, from).map(|(part, region)| (part, region.clone())).collect();
-    if remap.source() == Source::Removed {
-        draft.next.remove(from)?;
-    }
-    let Some((_, last)) = moved.last().cloned() else { return Err(Errno::Fault.into()) };
-    for (part, region) in moved {
-        let start = to.first_page() + (part.first_page() - from.first_page());
-        let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
-        draft.next.insert(here, shifted(&region, part, here))?;
-    }
-    let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
-    if let Some(added) = to.from(end_of_moved) {
-        draft.next.insert(added, shifted(&last, from, to))?;
-    }
-    if remap.source() == Source::Kept {
-        unlock_source(draft, from)?;
-    }
+    let last = last_of(&draft.next, from).ok_or(Errno::Fault)?;
+    relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
+/// What a move to the free range `to` changes in the map.
+pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange, source: Source) -> Result<(), Errno> {
+    // The regions are read from a version of their own, which costs no list.
+    let before = state.map.clone();
+    if source == Source::Removed {
+        state.remove(from)?;
+    }
+    for (part, region) in parts(&before, from) {
+        let start = to.first_page() + (part.first_page() - from.first_page());
+        let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
+        state.insert(here, shifted(region, part, here))?;
+    }
+    let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
+    if let Some(added) = to.from(end_of_moved) {
+        let (_, last) = parts(&before, from).last().ok_or(Errno::Fault)?;
+        state.insert(added, shifted(last, from, to))?;
+    }
+    if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
+}
+
+/// The region of the last mapped page of `range`.
+fn last_of(state: &State, range: PageRange) -> Option<Region> {
+    parts(&state.map, range).last().map(|(_, region)| region.clone())
+}
+
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have
 /// just moved have become part of it (`dontunmap_complete`).
-fn unlock_source(draft: &mut Draft<'_>, from: PageRange) -> Result<(), Errno> {
-    let Some(range) = draft.next.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
-    draft.next.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)
+fn unlock_source(state: &mut State, from: PageRange) -> Result<(), Errno> {
+    let Some(range) = state.map.get(from.start()).map(|entry| entry.range) else { return Ok(()) };
+    let before = state.totals.locked_pages;
+    state.update(range, |region| region.flags -= RegionFlags::LOCKED | RegionFlags::LOCK_ON_FAULT)?;
+    // Linux does not count them out.
+    state.left_locked_pages += before - state.totals.locked_pages;
+    Ok(())
 }
 
 fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target) -> Result<u64, Refusal> {
@@ -330,7 +344,8 @@ fn duplicate(draft: &mut Draft<'_>, remap: &Remap, to: PageRange, target: Target
 /// `region` as it is after a move of its pages from `from` to `to`.
 fn shifted(region: &Region, from: PageRange, to: PageRange) -> Region {
     let mut region = region.clone();
-    if matches!(region.backing, Backing::Object(_)) {
+    // Anonymous memory has no offset, whether it has a name or not.
+    if region.object().is_some_and(|object| *object.kind() != ObjectKind::NamedAnonymous) {
         region.delta = region.delta.wrapping_add(from.first_page()).wrapping_sub(to.first_page());
     }
     region

@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 
 use super::madvise::named_range;
-use super::plan::{Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, parts};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
+use super::space::{Space, State, parts};
+use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectKind};
 use crate::provider::Op;
@@ -27,16 +28,23 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, name: Option<&Arc<MemoryO
         if !may_be_named(region) {
             return draft.finish(Err(Errno::BadF.into()));
         }
-        check_modifiable(region)?;
-        let backing = name.map_or(Backing::Anonymous, |name| Backing::Object(Arc::clone(name)));
-        // Shared anonymous memory keeps its object, which says which pages it shows.
-        if !region.is_shared() {
-            draft.next.update(part, |region| region.backing = backing.clone())?;
-        }
+        check_not_fixed(region)?;
+        mark(&mut draft.next, part, name)?;
         draft.op(Op::Name { range: part, name: name.cloned() });
     }
     has_hole |= next < range.end();
     draft.finish(if has_hole { Err(Errno::NoMem.into()) } else { Ok(0) })
+}
+
+/// What a name changes in the map.
+pub(super) fn mark(state: &mut State, range: PageRange, name: Option<&Arc<MemoryObject>>) -> Result<(), Errno> {
+    let backing = name.map_or(Backing::Anonymous, |name| Backing::Object(Arc::clone(name)));
+    state.update(range, |region| {
+        // Shared anonymous memory keeps its object, which says which pages it shows.
+        if !region.is_shared() {
+            region.backing = backing.clone();
+        }
+    })
 }
 
 /// Only anonymous memory can be named, private or shared.

@@ -86,6 +86,17 @@ pub struct Plan {
     pub(super) outcome: Result<u64, Refusal>,
     /// The generation of the space that the plan is for.
     pub(super) generation: u64,
+    /// Where the request may end half-way, lowest first: Linux keeps what it has done and tells how much that was.
+    pub(super) checkpoints: Vec<Checkpoint>,
+}
+
+/// What stands of a request when an operation after this point fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checkpoint {
+    /// So many operations have run.
+    pub(super) ops: usize,
+    /// What the guest is told.
+    pub(super) value: u64,
 }
 
 impl Plan {
@@ -94,18 +105,24 @@ impl Plan {
         &self.ops
     }
 
+    /// What the guest is told when the operation at `index` fails: the value of the last checkpoint before it, if there
+    /// is one.
+    pub(super) fn value_before(&self, index: usize) -> Option<u64> {
+        self.checkpoints.iter().rfind(|point| point.ops <= index).map(|point| point.value)
+    }
+
     /// Whether the effect stands although the platform reports an error. Locking marks the pages first and makes
     /// them resident then; only the second step fails (`mm/mlock.c:do_mlock`), and the marks stay.
     pub(super) fn holds_when_it_fails(&self) -> bool {
         matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
-    /// The range where the last operation replaces what is there.
-    pub(super) fn replaced_range(&self) -> Option<PageRange> {
-        match self.ops.last()? {
-            Op::Map { range, target: Target::Replace, .. } => Some(*range),
-            Op::Move { to, .. } => Some(*to),
-            _ => None,
+    /// Gives back what the object of the request was charged: it has come to nothing, whoever else holds the plan.
+    pub(super) fn give_object_back(&self) {
+        if let Some((object, pages)) = &self.object
+            && let Some(charge) = object.charge()
+        {
+            charge.give_back(pages.get());
         }
     }
 
@@ -124,13 +141,18 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
+    checkpoints: Vec<Checkpoint>,
+    /// The state changes even if there is nothing to do for the platform and the outcome is an error.
+    keeps_state: bool,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        Self { space, next: space.state.clone(), ops: Vec::new(), object: None, lock_errno: Errno::NoMem }
+        let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
+        let (keeps_state, lock_errno) = (false, Errno::NoMem);
+        Self { space, next: space.state.clone(), ops, object, checkpoints, keeps_state, lock_errno }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -138,13 +160,30 @@ impl<'a> Draft<'a> {
         self.lock_errno = errno;
     }
 
+    /// What has changed in the state stays whatever the outcome.
+    pub(super) fn keep_state(&mut self) {
+        self.keeps_state = true;
+    }
+
     /// The request makes `object`, which costs `pages` by itself.
     pub(super) fn make_object(&mut self, object: Arc<MemoryObject>, pages: PageCount) {
         self.object = Some((object, pages));
     }
 
+    /// Notes an operation. If there is no memory for it, [`Self::finish`] says so.
     pub(super) fn op(&mut self, op: Op) {
-        self.ops.push(op);
+        match self.ops.try_reserve(1) {
+            Ok(()) => self.ops.push(op),
+            Err(_) => self.next.is_torn = true,
+        }
+    }
+
+    /// What has been noted so far stands, whatever the platform says later; the guest is told `value` then.
+    pub(super) fn checkpoint(&mut self, value: u64) {
+        match self.checkpoints.try_reserve(1) {
+            Ok(()) => self.checkpoints.push(Checkpoint { ops: self.ops.len(), value }),
+            Err(_) => self.next.is_torn = true,
+        }
     }
 
     /// What is mapped in `range` goes, in the map and on the platform.
@@ -177,9 +216,13 @@ impl<'a> Draft<'a> {
     /// Seals the draft.
     ///
     /// # Errors
-    /// The outcome's, if nothing was done before it; or the first limit of the account that is exceeded.
+    /// The outcome's, if nothing was done before it; the first limit of the account that is exceeded; or `ENOMEM`,
+    /// whatever the outcome, if there was no memory for a part of the plan: then it has no effect at all.
     pub(super) fn finish(self, outcome: Result<u64, Refusal>) -> Result<Plan, Refusal> {
-        if self.ops.is_empty() {
+        if self.next.is_torn {
+            return Err(Errno::NoMem.into());
+        }
+        if self.ops.is_empty() && !self.keeps_state {
             outcome?;
         }
         let account = &self.space.config.account;
@@ -192,8 +235,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation })
+        let Self { space, next, ops, object, checkpoints, .. } = self;
+        Ok(Plan { ops, next, object, outcome, generation: space.generation, checkpoints })
     }
 
     fn over(&self, resource: Resource) -> Refusal {
@@ -201,11 +244,17 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Refuses to change a sealed region (Linux) or one of the platform.
-pub(super) const fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+/// Refuses to change a region of the platform.
+pub(super) const fn check_not_fixed(region: &Region) -> Result<(), Refusal> {
     if region.flags.contains(RegionFlags::FIXED) {
         return Err(Refusal::new(Errno::Perm, Cause::FixedRegion));
     }
+    Ok(())
+}
+
+/// Refuses to change a sealed region (Linux) or one of the platform.
+pub(super) fn check_modifiable(region: &Region) -> Result<(), Refusal> {
+    check_not_fixed(region)?;
     if region.flags.contains(RegionFlags::SEALED) {
         return Err(Refusal::new(Errno::Perm, Cause::Linux));
     }

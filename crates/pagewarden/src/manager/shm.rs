@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use super::mmap::place_region;
 use super::munmap::unmap;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -85,7 +85,8 @@ fn attached(space: &Space, segment: &Segment, flags: u64, range: PageRange) -> R
 }
 
 /// What detaching the segment at `addr` does to `space`: its first piece goes, and all others within its size,
-/// wherever other regions lie between.
+/// wherever other regions lie between. Linux does not ask whether a piece could be unmapped: what is sealed stays, and
+/// the call says nothing of it.
 pub(super) fn plan_detach(space: &Space, addr: u64) -> Result<Plan, Refusal> {
     let start = VirtAddr::new(addr);
     if !start.is_page_aligned() {
@@ -100,10 +101,12 @@ pub(super) fn plan_detach(space: &Space, addr: u64) -> Result<Plan, Refusal> {
     let first = entries.find(in_place).ok_or(Errno::Inval)?;
     let end = segment_pages(first.region).map_or(0, PageCount::get).saturating_add(start.page_number());
     let mut draft = Draft::new(space);
-    unmap(&mut draft, first.range)?;
-    for entry in entries.take_while(|entry| entry.range.end_page() <= end) {
-        if in_place(&entry) && entry.region.backing == first.region.backing {
-            unmap(&mut draft, entry.range)?;
+    let others = entries
+        .take_while(|entry| entry.range.end_page() <= end)
+        .filter(|entry| in_place(entry) && entry.region.backing == first.region.backing);
+    for piece in core::iter::once(first).chain(others) {
+        if check_modifiable(piece.region).is_ok() {
+            unmap(&mut draft, piece.range)?;
         }
     }
     draft.finish(Ok(0))

@@ -2,10 +2,12 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
-use super::config::{NoReserve, Privileges, SpaceConfig};
+use super::config::{Features, NoReserve, Privileges, SpaceConfig};
+use super::pkey::Keys;
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Resource;
+use crate::linux::MdweFlags;
 use crate::prot::Prot;
 use crate::provider::Contents;
 use crate::region::{Region, RegionFlags};
@@ -65,6 +67,33 @@ pub(super) fn is_data(region: &Region) -> bool {
     region.prot.contains(Prot::WRITE) && !region.flags.intersects(RegionFlags::SHARED | RegionFlags::GROWS_DOWN)
 }
 
+/// What a space has besides its map and that the guest's calls set: whether memory may become executable, and which
+/// protection keys are given out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    pub(super) mdwe: MdweFlags,
+    pub(super) keys: Keys,
+}
+
+impl Attributes {
+    /// Those of a program whose first process has the flags `mdwe`.
+    pub const fn new(mdwe: MdweFlags, features: Features) -> Self {
+        Self { mdwe, keys: Keys::new(features) }
+    }
+
+    /// Those of the program that is executed in the place of this one.
+    #[must_use]
+    pub const fn after_exec(self, features: Features) -> Self {
+        Self::new(self.mdwe.inherited(), features)
+    }
+
+    /// Those of a child with memory of its own.
+    #[must_use]
+    pub(super) const fn of_child(self) -> Self {
+        Self { mdwe: self.mdwe.inherited(), ..self }
+    }
+}
+
 /// What requests change.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -75,21 +104,30 @@ pub(super) struct State {
     pub(super) brk: VirtAddr,
     /// What mlockall with `MCL_FUTURE` gives to new regions: `LOCKED`, `LOCK_ON_FAULT` or nothing.
     pub(super) lock_future: RegionFlags,
+    /// What holds for the whole space besides the map.
+    pub(super) attributes: Attributes,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// Pages that Linux goes on counting as locked although they are not: what `MREMAP_DONTUNMAP` has left behind. They
+    /// count for `RLIMIT_MEMLOCK` and are charged to nobody.
+    pub(super) left_locked_pages: u64,
+    /// There was no memory for an edit, and the sums no longer match the map. Such a state is never published.
+    pub(super) is_torn: bool,
 }
 
 impl State {
     /// Adds a region to the free `range`.
     pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.insert(range, region)
+        let edited = self.map.insert(range, region);
+        self.note(edited)
     }
 
     /// Removes whatever is in `range`, and says what it was.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
         let contents = self.discount(range);
-        self.map.remove(range)?;
+        let edited = self.map.remove(range);
+        self.note(edited)?;
         Ok(contents)
     }
 
@@ -97,17 +135,18 @@ impl State {
     pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.discount(range);
         self.totals.add(Totals::of(&region, range.pages()));
-        self.map.replace(range, region)
+        let edited = self.map.replace(range, region);
+        self.note(edited)
     }
 
     /// Takes what is in `range` out of the sums, and says what it is.
     fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
-        let mut contents = Contents::Anonymous;
+        let mut contents = Contents::Other;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
-            if !region.is_plain() {
-                contents = Contents::Other;
+            if part == range && region.is_plain() {
+                contents = Contents::Anonymous(region.prot);
             }
         }
         self.totals.sub(gone);
@@ -118,11 +157,18 @@ impl State {
     /// Changes the regions in `range`.
     pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
-        self.map.update(range, |part, region| {
+        let edited = self.map.update(range, |part, region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        })
+        });
+        self.note(edited)
+    }
+
+    /// The edit of the map that belongs to a change of the sums has gone like this.
+    fn note(&mut self, edited: Result<(), Errno>) -> Result<(), Errno> {
+        self.is_torn |= edited.is_err();
+        edited
     }
 
     /// What the account holds for this state.
@@ -187,7 +233,8 @@ impl Space {
         if !region.flags.contains(RegionFlags::LOCKED) || self.config.privileges.contains(Privileges::LOCK) {
             return true;
         }
-        totals.locked_pages.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
+        let locked = totals.locked_pages.saturating_add(self.state.left_locked_pages);
+        locked.saturating_add(more) <= PageCount::from_bytes_down(self.config.limits.locked).get()
     }
 
     /// Whether the guest may lock anything at all (`mm/mlock.c:can_do_mlock`).

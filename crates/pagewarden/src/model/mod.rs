@@ -6,11 +6,17 @@
 //! where maps go wrong. A [`World`] does a step on a [`Vmmap`](crate::Vmmap) and on the array and compares all that
 //! can be asked of both.
 //!
+//! A [`Platform`] is the same for operations: pages and what is in them, to run plans on. [`Failing`] makes any platform
+//! fail on command.
+//!
 //! There only with the feature `model` and in the crate's own tests. What differs is a panic: this is for tests.
 
 mod check;
+mod failing;
 mod pages;
 mod place;
+mod platform;
+mod runs;
 mod step;
 mod world;
 
@@ -21,7 +27,9 @@ use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::region::{Backing, Region, RegionFlags};
 
+pub use failing::{Failing, Failures, Loss};
 pub use pages::PageArray;
+pub use platform::{Picture, Platform};
 pub use step::{Action, Edit, Step};
 pub use world::World;
 

@@ -4,10 +4,13 @@
 //! (shared anonymous memory, memfds, SysV segments); private pages are charged by the space that maps
 //! them. Regions hold objects by reference count: the charge goes when the last region goes.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
 
 use crate::addr::PageCount;
+use crate::error::Errno;
+use crate::fallible::try_arc;
 use crate::ledger::Charge;
 
 /// Which file an object is: the device and inode numbers that `/proc/PID/maps` shows.
@@ -50,7 +53,7 @@ pub enum ObjectKind {
 pub struct MemoryObject {
     kind: ObjectKind,
     /// The path or name to show in a map; may be empty.
-    name: String,
+    name: Cow<'static, str>,
     /// What the object itself costs; dropped with it.
     charge: Option<Charge>,
     /// Whether large maps of it are placed on huge-page boundaries.
@@ -60,17 +63,26 @@ pub struct MemoryObject {
 impl MemoryObject {
     /// An object that costs nothing by itself.
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { kind, name: name.into(), charge: None, is_huge_aligned: false })
+        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: None, is_huge_aligned: false })
     }
 
     /// The same, on a file system that places large maps on huge-page boundaries (ext4, xfs, btrfs).
     pub fn new_huge_aligned(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { kind, name: name.into(), charge: None, is_huge_aligned: true })
+        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: None, is_huge_aligned: true })
     }
 
     /// An object that holds `charge` for as long as it lives.
     pub fn with_charge(kind: ObjectKind, name: impl Into<String>, charge: Charge) -> Arc<Self> {
-        Arc::new(Self { kind, name: name.into(), charge: Some(charge), is_huge_aligned: false })
+        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: Some(charge), is_huge_aligned: false })
+    }
+
+    /// An object that a request of a guest makes.
+    pub(crate) fn try_new(
+        kind: ObjectKind,
+        name: impl Into<Cow<'static, str>>,
+        charge: Option<Charge>,
+    ) -> Result<Arc<Self>, Errno> {
+        try_arc(Self { kind, name: name.into(), charge, is_huge_aligned: false })
     }
 
     /// What the object is.

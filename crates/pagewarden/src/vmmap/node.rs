@@ -4,7 +4,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::hint::black_box;
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
@@ -14,6 +13,7 @@ use super::classes::{Classes, SizeClass};
 use super::spans::{Span, Spans};
 use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
+use crate::fallible::make_sure_of_memory;
 use crate::region::{Region, RegionFlags};
 
 /// Most regions of a leaf.
@@ -383,19 +383,6 @@ pub(super) fn unshare<T: Clone>(node: &mut Arc<T>) -> Result<&mut T, Errno> {
         make_sure_of_memory::<T>()?;
     }
     Ok(Arc::make_mut(node))
-}
-
-/// Fails if there is no memory for an `Arc` of a `T`.
-///
-/// `Arc::try_new` is not stable, so memory of the same size and alignment is asked for in a way that may fail, and
-/// given back for the `Arc` that follows.
-#[cold]
-fn make_sure_of_memory<T>() -> Result<(), Errno> {
-    let mut probe: Vec<([usize; 2], T)> = Vec::new();
-    let probed = probe.try_reserve_exact(1).map_err(|_| Errno::NoMem);
-    // An allocation that is not used may be left out by the compiler.
-    black_box(&probe);
-    probed
 }
 
 /// Makes room for `count` more items.

@@ -9,16 +9,24 @@ mod rng;
 
 pub use rng::Rng;
 
-use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, Program, Step};
+use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
 use places::{ODD_ADDRESSES, window};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
     (70, Call::Munmap),
     (110, Call::Mprotect),
+    (12, Call::PkeyMprotect),
+    (4, Call::PkeyAlloc),
+    (4, Call::PkeyFree),
+    (45, Call::Mseal),
+    (4, Call::Mdwe),
     (110, Call::Mremap),
     (50, Call::Brk),
     (100, Call::Madvise),
+    (30, Call::ProcessMadvise),
+    (35, Call::RemapPages),
+    (4, Call::Seal),
     (25, Call::Mlock),
     (20, Call::Mlock2),
     (20, Call::Munlock),
@@ -51,6 +59,8 @@ struct Generator {
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
     mapped: Vec<(u64, u64)>,
+    /// Where something shared may have been mapped.
+    shared: Vec<(Arg, u64)>,
     /// Steps whose answer may be an address.
     answers: Vec<u16>,
     next: u16,
@@ -58,8 +68,14 @@ struct Generator {
 
 /// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
 pub fn generate(seed: u64, steps: usize) -> Program {
-    let mut generator =
-        Generator { rng: Rng::new(seed), edges: vec![0, 16, 24], mapped: Vec::new(), answers: Vec::new(), next: 0 };
+    let mut generator = Generator {
+        rng: Rng::new(seed),
+        edges: vec![0, 16, 24],
+        mapped: Vec::new(),
+        shared: Vec::new(),
+        answers: Vec::new(),
+        next: 0,
+    };
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
     if generator.rng.chance(25) {
@@ -99,7 +115,27 @@ impl Generator {
                 Step::new(call, &[addr, Arg::Value(byte)])
             }
             Call::Read => Step::new(call, &[self.touched()]),
+            Call::Mseal => self.mseal(),
+            Call::Mdwe => self.mdwe(),
+            Call::PkeyAlloc => {
+                let flags = self.rng.weighted(&[(90, 0), (10, 1)]);
+                let rights = self.rng.weighted(&[(30, 0), (20, 1), (20, 2), (20, 3), (10, 4)]);
+                Step::new(call, &[Arg::Value(flags), Arg::Value(rights)])
+            }
+            Call::PkeyFree => Step::new(call, &[Arg::Value(self.key())]),
+            Call::PkeyMprotect => {
+                let (addr, len) = self.range();
+                let (prot, key) = (self.prot(), self.key());
+                self.note(addr, len);
+                Step::new(call, &[addr, Arg::Value(len), Arg::Value(prot), Arg::Value(key)])
+            }
             Call::Shmdt => Step::new(call, &[self.attached()]),
+            Call::RemapPages => self.remap_pages(),
+            Call::ProcessMadvise => self.process_madvise(),
+            Call::Seal => {
+                // F_SEAL_FUTURE_WRITE, F_SEAL_WRITE, F_SEAL_EXEC.
+                Step::new(call, &[Arg::Value(self.rng.weighted(&[(60, 0x10), (30, 8), (10, 0x20)]))])
+            }
             Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
             _ => self.over_range(call),
@@ -126,6 +162,35 @@ impl Generator {
         Step::new(call, &[addr, Arg::Value(len), Arg::Value(word)])
     }
 
+    /// Mostly little: nothing takes a seal away again. Now and then in the heap or in what lies at an answer.
+    fn mseal(&mut self) -> Step {
+        let (place, len) = self.range();
+        let below = i64::try_from((1 + self.rng.below(6)) * PAGE).unwrap_or(0);
+        let at_answer = self.attached();
+        let addr = self.rng.weighted(&[(70, place), (15, Arg::At(Base::Break, -below)), (15, at_answer)]);
+        let small = (1 + self.rng.below(3)) * PAGE;
+        let len = self.rng.weighted(&[(40, len), (60, small)]);
+        let flags = self.rng.weighted(&[(97, 0), (2, 1), (1, 1 << 32)]);
+        self.note(addr, len);
+        Step::new(Call::Mseal, &[addr, Arg::Value(len), Arg::Value(flags)])
+    }
+
+    /// Mostly asks or is refused: what is set stays, and nothing becomes executable any more.
+    fn mdwe(&mut self) -> Step {
+        let set = (PR_SET_MDWE, self.rng.weighted(&[(25, 1), (25, 3), (20, 0), (10, 2), (10, 4), (10, 1 << 32)]));
+        let get = (PR_GET_MDWE, self.rng.weighted(&[(95, 0), (5, 1)]));
+        let (option, flags) = self.rng.weighted(&[(60, set), (40, get)]);
+        let rest = self.rng.weighted(&[(95, 0), (5, 1)]);
+        Step::new(Call::Mdwe, &[Arg::Value(option), Arg::Value(flags), Arg::Value(rest)])
+    }
+
+    /// A protection key: mostly none, the first, or the next that may have been given out.
+    fn key(&mut self) -> u64 {
+        let some = self.rng.below(17);
+        let negative = (-1_i64).cast_unsigned();
+        self.rng.weighted(&[(40, negative), (20, 0), (15, 1), (10, some), (10, 0xffff_ffff), (5, 1 << 32)])
+    }
+
     fn mmap(&mut self) -> Step {
         if self.rng.chance(25) {
             return self.plain_mmap();
@@ -143,6 +208,9 @@ impl Generator {
         let file = if anonymous && self.rng.chance(90) { FileKind::None } else { self.file() };
         let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
+        if kind & 2 == 0 || kind == 3 {
+            self.note_shared(addr, len, placement != 0);
+        }
         if placement == 0 {
             self.answers.push(self.next);
         } else {
@@ -218,6 +286,36 @@ impl Generator {
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }
 
+    fn remap_pages(&mut self) -> Step {
+        let (addr, len) = match self.shared.len() {
+            0 => self.range(),
+            _ if self.rng.chance(20) => self.range(),
+            _ => self.part_of_shared(),
+        };
+        let page = self.rng.below(12);
+        let far = self.rng.pick(&[1 << 31, 1 << 50, (1 << 51) - 2, (1 << 52) - 1, 1 << 63, u64::MAX, u64::MAX - 3]);
+        let page = self.rng.weighted(&[(60, page), (30, 0), (10, far)]);
+        let prot = self.rng.weighted(&[(94, 0), (3, 1), (3, 3)]);
+        // MAP_NONBLOCK counts, MAP_PRIVATE, MAP_POPULATE and MAP_LOCKED do not.
+        let flags = self.rng.weighted(&[(60, 0), (25, 0x1_0000), (5, 2), (5, 0x8000), (5, 0x2000)]);
+        self.note(addr, len);
+        Step::new(Call::RemapPages, &[addr, Arg::Value(len), Arg::Value(prot), Arg::Value(page), Arg::Value(flags)])
+    }
+
+    /// Both ranges, up to twice; see the interpreter for the word that says how.
+    fn process_madvise(&mut self) -> Step {
+        let advice = self.advice();
+        let target = self.rng.weighted(&[(40, 0), (35, 1), (10, 2), (5, 3), (3, 4), (3, 5)]);
+        let mut how = target | self.rng.weighted(&[(15, 1), (40, 2), (20, 3), (20, 4), (5, 0)]) << 4;
+        for place in 0..4 {
+            how |= self.rng.weighted(&[(45, 0), (40, 1), (8, 2), (7, 3)]) << (8 + 4 * place);
+        }
+        how |= self.rng.weighted(&[(92, 0), (2, 1), (2, 2), (2, 3), (2, 4)]) << 24;
+        let ((a, a_len), (b, b_len)) = (self.range(), self.range());
+        let words = [Arg::Value(advice), Arg::Value(how), a, Arg::Value(a_len), b, Arg::Value(b_len)];
+        Step::new(Call::ProcessMadvise, &words)
+    }
+
     fn shmat(&mut self) -> Step {
         let addr = if self.rng.chance(40) { Arg::Value(0) } else { self.place() };
         // SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC and a bit without a meaning.
@@ -225,6 +323,7 @@ impl Generator {
         while self.rng.chance(40) {
             flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
         }
+        self.note_shared(addr, 8 * PAGE, addr != Arg::Value(0));
         if addr == Arg::Value(0) {
             self.answers.push(self.next);
         } else {
@@ -286,6 +385,8 @@ impl Generator {
             (18, FileKind::ReadOnly),
             (6, FileKind::WriteOnly),
             (28, FileKind::Memfd),
+            (6, FileKind::Sealed),
+            (12, FileKind::Sealable),
             (10, FileKind::Zero),
             (3, FileKind::Directory),
             (3, FileKind::Pipe),

@@ -113,6 +113,30 @@ impl Generator {
         (window((start + skip) * PAGE), len * PAGE + bytes)
     }
 
+    /// Remembers what may be shared; where the kernel chooses the place, the answer of this step says where.
+    pub(super) fn note_shared(&mut self, addr: Arg, len: u64, is_placed: bool) {
+        let place = if is_placed { addr } else { Arg::At(Base::Answer(self.next), 0) };
+        self.shared.push((place, len));
+        if self.shared.len() > 6 {
+            self.shared.remove(0);
+        }
+    }
+
+    /// Some pages of what may be shared, sometimes one too many.
+    pub(super) fn part_of_shared(&mut self) -> (Arg, u64) {
+        let (addr, len) = self.rng.pick(&self.shared);
+        let pages = (len / PAGE).clamp(1, 64);
+        let skip = if self.rng.chance(50) { 0 } else { self.rng.below(pages) };
+        let odd = if self.rng.chance(10) { self.rng.below(PAGE) } else { 0 };
+        let some = 1 + self.rng.below(pages - skip);
+        let count = self.rng.weighted(&[(45, some), (40, pages - skip), (5, pages - skip + 1), (10, 1)]);
+        let addr = match addr {
+            Arg::At(base, delta) => Arg::At(base, delta.wrapping_add_unsigned(skip * PAGE + odd)),
+            place => place,
+        };
+        (addr, count * PAGE + odd)
+    }
+
     /// Where a segment may have been attached.
     pub(super) fn attached(&mut self) -> Arg {
         if self.answers.is_empty() || self.rng.chance(50) {

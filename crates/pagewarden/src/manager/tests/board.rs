@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::manager::PageManager;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Op, PageManagementProvider, Source, Target};
-use crate::region::Region;
+use crate::region::{Region, RegionFlags};
 
 /// What a page shows: rights, sharing, and the page of the backing if it has an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Page {
     prot: Prot,
+    key: ProtectionKey,
+    is_sealed: bool,
     is_shared: bool,
     offset: Option<u64>,
 }
@@ -20,7 +22,8 @@ pub(super) struct Page {
 impl Page {
     fn of(region: &Region, page: u64) -> Self {
         let offset = region.object().map(|_| page.wrapping_add(region.delta));
-        Self { prot: region.prot, is_shared: region.is_shared(), offset }
+        let is_sealed = region.flags.contains(RegionFlags::SEALED);
+        Self { prot: region.prot, key: region.key, is_sealed, is_shared: region.is_shared(), offset }
     }
 }
 
@@ -62,6 +65,12 @@ impl Board {
                     self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole")).prot = *to;
                 }
             }
+            Op::ProtectKey { range, to, .. } => {
+                for page in range.first_page()..range.end_page() {
+                    let page = self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole"));
+                    (page.prot, page.key) = (to.prot, to.key.key());
+                }
+            }
             Op::Move { from, to, source, .. } => self.relocate(*from, *to, *source),
             Op::Grow { from, to, .. } => {
                 let last = self.pages[&(from.end_page() - 1)].clone();
@@ -80,13 +89,25 @@ impl Board {
             Op::SetBreak { from, to, .. } => {
                 let (old, new) = (from.page_up().unwrap(), to.page_up().unwrap());
                 if let Some(added) = PageRange::new(old, new) {
-                    let page = Page { prot: Prot::READ | Prot::WRITE, is_shared: false, offset: None };
-                    self.put(added, |_| page.clone());
+                    let region = Region::anonymous(Prot::READ | Prot::WRITE);
+                    self.put(added, |page| Page::of(&region, page));
                 } else if let Some(gone) = PageRange::new(new, old) {
                     self.take(gone);
                 }
             }
-            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } => {}
+            Op::RemapPages { range, region, .. } => {
+                let old = self.take(*range).unwrap_or_default();
+                assert_eq!(old.len() as u64, range.pages().get(), "{op}: hole");
+                self.put(*range, |page| Page::of(region, page));
+            }
+            Op::Seal { range } => {
+                for page in range.first_page()..range.end_page() {
+                    self.pages.get_mut(&page).unwrap_or_else(|| panic!("{op}: hole")).is_sealed = true;
+                }
+            }
+            Op::Residency { .. } => panic!("{op} is not for platforms"),
+            Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
+            Op::Advise { .. } | Op::Lock { .. } | Op::LockAll { .. } | Op::Name { .. } | Op::Sync { .. } => {}
         }
         Ok(())
     }

@@ -6,7 +6,10 @@
 mod board;
 mod calls;
 mod growth;
+mod keys;
+mod mdwe;
 mod random;
+mod seals;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};

@@ -53,7 +53,23 @@ fn request() -> impl Strategy<Value = Request> {
             flags,
         }),
         1 => (0_u64..8).prop_map(|flags| Request::Mlockall { flags }),
+        2 => rare_request(),
         1 => Just(Request::Munlockall),
+    ]
+}
+
+fn rare_request() -> impl Strategy<Value = Request> {
+    let place = || (1..WINDOW, 0_u64..6);
+    prop_oneof![
+        1 => (place(), 0_u64..8, -1_i32..4).prop_map(|((page, pages), prot, key)| Request::PkeyMprotect {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            prot,
+            key,
+        }),
+        1 => (0_u64..4).prop_map(|rights| Request::PkeyAlloc { flags: 0, rights }),
+        1 => (-1_i32..4).prop_map(|key| Request::PkeyFree { key }),
+        1 => (1..WINDOW).prop_map(|page| Request::Mseal { addr: BASE + page * PAGE_SIZE, len: PAGE_SIZE, flags: 0 }),
     ]
 }
 
@@ -124,7 +140,7 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 /// The numbers of the memory calls on x86-64.
-const NUMBERS: [u64; 14] = [9, 10, 11, 12, 25, 28, 30, 67, 149, 150, 151, 152, 157, 325];
+const NUMBERS: [u64; 18] = [9, 10, 11, 12, 25, 28, 30, 67, 149, 150, 151, 152, 157, 325, 329, 330, 331, 462];
 
 /// Descriptor 3 is a file, segment 5 has four pages; every name is "a".
 struct OneOfEach;
