@@ -221,7 +221,7 @@ impl PageManagementProvider for Platform {
         self.operations += 1;
         match op {
             Op::Map { range, region, target, .. } => self.map(*range, region, *target),
-            Op::Unmap { range } => self.unmap(*range),
+            Op::Unmap { range, .. } => self.unmap(*range),
             Op::Protect { range, to, .. } => {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
@@ -237,8 +237,8 @@ impl PageManagementProvider for Platform {
             }
             Op::Residency { .. } => panic!("{op} is not for platforms"),
             Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
-            Op::Move { from, to, source } => self.relocate(*from, *to, *source),
-            Op::Grow { from, to } => self.grow(*from, *to),
+            Op::Move { from, to, source, .. } => self.relocate(*from, *to, *source),
+            Op::Grow { from, to, .. } => self.grow(*from, *to),
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());
@@ -246,20 +246,20 @@ impl PageManagementProvider for Platform {
                 self.map(*to, &region, *target);
             }
             Op::Advise { range, advice } => self.advise(*range, *advice),
-            Op::Lock { range, lock } => {
+            Op::Lock { range, lock, .. } => {
                 let mapped = self.runs.prefix(*range);
                 if let Some(mapped) = mapped {
                     self.lock(mapped, *lock);
                 }
                 return if mapped == Some(*range) { Ok(()) } else { Err(Errno::NoMem) };
             }
-            Op::LockAll { flags } => self.lock_all(*flags),
+            Op::LockAll { flags, .. } => self.lock_all(*flags),
             Op::Name { range, name } => self.runs.update(*range, |region| {
                 if !region.is_shared() {
                     region.backing = name.clone().map_or(Backing::Anonymous, Backing::Object);
                 }
             }),
-            Op::SetBreak { from, to } => {
+            Op::SetBreak { from, to, .. } => {
                 let (old, new) = (from.page_up().expect("a page"), to.page_up().expect("a page"));
                 if let Some(gone) = PageRange::new(new, old) {
                     self.unmap(gone);
