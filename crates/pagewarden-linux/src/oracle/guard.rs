@@ -10,6 +10,10 @@ use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 const LARGE: u64 = 8 << 20;
 /// No kernel maps beyond this for a process, with four levels of page tables or five.
 const BEYOND_ALL: u128 = 1 << 56;
+/// Most bytes that are copied at once.
+pub(super) const COPY_ROOM: u64 = 3 * PAGE;
+/// Files do not get more than this set aside.
+const FILE_ROOM: u64 = 1 << 20;
 /// How far the stack might grow.
 const STACK_ROOM: u64 = 16 << 20;
 /// Pages of the prepared System V segment.
@@ -24,12 +28,14 @@ pub(super) struct Guard {
     large: bool,
     /// Something is locked, or will be.
     locking: bool,
+    /// A limit has been set.
+    limited: bool,
 }
 
 impl Guard {
     /// A guard that knows of no memory; it has room for `regions` of them.
     pub(super) fn new(regions: usize) -> Self {
-        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false }
+        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false, limited: false }
     }
 
     /// Adds a region of the interpreter, under the name that the kernel gives it. Does nothing beyond the room
@@ -75,6 +81,17 @@ impl Guard {
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree => true,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // What threads do at once must not depend on who comes first to a limit.
+            Call::Storm => !self.limited && !self.locking,
+            Call::Resize | Call::FileRead => true,
+            Call::NewMemfd => a <= FILE_ROOM,
+            Call::Allocate => c.saturating_add(d) <= FILE_ROOM || c.checked_add(d).is_none(),
+            Call::FileWrite => b <= FILE_ROOM && c <= COPY_ROOM,
+            Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead => {
+                b <= COPY_ROOM && !self.hits(a, b)
+            }
+            Call::Execute => !self.hits(a, 1),
         }
     }
 
@@ -89,6 +106,7 @@ impl Guard {
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
             Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
             Call::Munlockall => self.locking = false,
+            Call::Limit => self.limited = true,
             _ => {}
         }
     }

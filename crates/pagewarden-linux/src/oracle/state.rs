@@ -3,8 +3,10 @@
 //! Regions are the kernel's own list. Contents are a hash of each page that is not all zeros, at both ends of every
 //! run of readable pages; runs do not depend on how the kernel splits them into regions.
 
+use std::ffi::CStr;
 use std::io::Write as _;
 
+use super::accounts;
 use super::guard::Guard;
 use super::outcome::Outcome;
 use super::program::PAGE;
@@ -50,9 +52,14 @@ impl<'a> MapLine<'a> {
 ///
 /// Returns whether all of it was read.
 pub(super) fn read_maps(buffer: &mut Vec<u8>) -> bool {
+    read_file(c"/proc/self/maps", buffer)
+}
+
+/// Fills `buffer`, within its capacity, with a file. Returns whether all of it was read.
+pub(super) fn read_file(path: &CStr, buffer: &mut Vec<u8>) -> bool {
     buffer.clear();
     // SAFETY: the path is a C string.
-    let fd = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if fd < 0 {
         return false;
     }
@@ -96,6 +103,7 @@ pub(super) fn record(guard: &Guard, maps: &mut Vec<u8>, out: &mut Vec<u8>) {
     // SAFETY: a break of 0 only asks.
     let end = unsafe { raw::syscall(libc::SYS_brk, [0; 6]) };
     let _ = writeln!(out, "break {end}");
+    accounts::sums(maps, out);
 }
 
 fn record_run(guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
