@@ -28,7 +28,7 @@ pub(super) struct Guard {
     large: bool,
     /// Something is locked, or will be.
     locking: bool,
-    /// A limit has been set.
+    /// Who maps first may be the only one who can.
     limited: bool,
 }
 
@@ -83,7 +83,7 @@ impl Guard {
             Call::PkeyAlloc | Call::PkeyFree => true,
             Call::Twin | Call::Vfork | Call::Thread => true,
             // What threads do at once must not depend on who comes first to a limit.
-            Call::Storm => !self.limited && !self.locking,
+            Call::Storm => !self.limited,
             Call::Resize | Call::FileRead => true,
             Call::NewMemfd => a <= FILE_ROOM,
             Call::Allocate => c.saturating_add(d) <= FILE_ROOM || c.checked_add(d).is_none(),
@@ -104,7 +104,11 @@ impl Guard {
             }
             Call::Mremap => self.large |= is_large(c),
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
-            Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
+            Call::Mlockall => {
+                self.locking = true;
+                self.limited |= a & 2 != 0;
+            }
+            Call::Mlock | Call::Mlock2 => self.locking = true,
             Call::Munlockall => self.locking = false,
             Call::Limit => self.limited = true,
             _ => {}

@@ -6,7 +6,7 @@ use super::Generator;
 /// Bytes that files have at the start, in pages: sizes are drawn around it.
 const FILE_PAGES: u64 = 11;
 /// The byte of a return instruction.
-const RETURN: u64 = 0xc3;
+pub(super) const RETURN: u64 = 0xc3;
 
 impl Generator {
     /// Steps that need another process or thread.
@@ -60,15 +60,12 @@ impl Generator {
 
     /// Executes what an earlier step may have written, or anything.
     fn execute(&mut self) -> Step {
-        let (call, addr) = match (self.returns.len(), self.rng.chance(60)) {
-            (0, _) | (_, false) => (Call::Write, self.touched()),
-            _ => (Call::Execute, self.rng.pick(&self.returns)),
+        let addr = match self.returns.len() {
+            0 => self.touched(),
+            _ if self.rng.chance(15) => self.touched(),
+            _ => self.rng.pick(&self.returns),
         };
-        if call == Call::Execute {
-            return Step::new(call, &[addr]);
-        }
-        self.returns.push(addr);
-        Step::new(call, &[addr, Arg::Value(RETURN)])
+        Step::new(Call::Execute, &[addr])
     }
 
     fn resized_file(&mut self) -> Arg {

@@ -11,6 +11,7 @@ mod rng;
 pub use rng::Rng;
 
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
+use memory::RETURN;
 use places::{ODD_ADDRESSES, window};
 
 const CALLS: &[(u64, Call)] = &[
@@ -129,8 +130,12 @@ impl Generator {
                 Step::new(call, &[Arg::Value(u64::from(resource)), Arg::Value(bytes)])
             }
             Call::Write => {
-                let byte = 1 + self.rng.below(255);
                 let addr = self.touched();
+                let is_return = self.rng.chance(25);
+                let byte = if is_return { RETURN } else { 1 + self.rng.below(255) };
+                if is_return {
+                    self.returns.push(addr);
+                }
                 Step::new(call, &[addr, Arg::Value(byte)])
             }
             Call::Read => Step::new(call, &[self.touched()]),
