@@ -11,6 +11,10 @@ use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 const LARGE: u64 = 8 << 20;
 /// No kernel maps beyond this for a process, with four levels of page tables or five.
 const BEYOND_ALL: u128 = 1 << 56;
+/// Most bytes that are copied at once.
+pub(super) const COPY_ROOM: u64 = 3 * PAGE;
+/// Files do not get more than this set aside.
+const FILE_ROOM: u64 = 1 << 20;
 /// How far the stack might grow.
 const STACK_ROOM: u64 = 16 << 20;
 /// Pages of the prepared System V segment.
@@ -25,6 +29,10 @@ pub(super) struct Guard {
     large: bool,
     /// Something is locked, or will be.
     locking: bool,
+    /// Who maps first may be the only one who can.
+    limited: bool,
+    /// Droppable memory is mapped.
+    droppable: bool,
     enclosed: Option<Locking>,
 }
 
@@ -40,13 +48,29 @@ pub(super) enum Locking {
 impl Guard {
     /// A guard that knows of no memory; it has room for `regions` of them.
     pub(super) fn new(regions: usize) -> Self {
-        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false, enclosed: None }
+        Self {
+            own: Vec::with_capacity(regions),
+            heap: (0, 0),
+            large: false,
+            locking: false,
+            limited: false,
+            droppable: false,
+            enclosed: None,
+        }
     }
 
     /// A guard that keeps a program in the range of an arena. It may name addresses there, or beyond all.
     pub(super) fn enclosing(locking: Locking) -> Self {
         let own = vec![(0, enclosure::START), (enclosure::END, 1 << 47)];
-        Self { own, heap: (0, 0), large: false, locking: false, enclosed: Some(locking) }
+        Self {
+            own,
+            heap: (0, 0),
+            large: false,
+            locking: false,
+            limited: false,
+            droppable: false,
+            enclosed: Some(locking),
+        }
     }
 
     /// Adds a region of the interpreter, under the name that the kernel gives it. Does nothing beyond the room
@@ -81,7 +105,7 @@ impl Guard {
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
-            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::RemapPages => !(self.hits_below(BEYOND_ALL, a, b) || self.large && is_large(b)),
             Call::Seal => true,
             Call::ProcessMadvise => [(c, d), (e, f)]
                 .iter()
@@ -96,6 +120,17 @@ impl Guard {
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree => true,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // What threads do at once must not depend on who comes first to a limit.
+            Call::Storm => !self.limited,
+            Call::Resize | Call::FileRead => true,
+            Call::NewMemfd => a <= FILE_ROOM,
+            Call::Allocate => c.saturating_add(d) <= FILE_ROOM || c.checked_add(d).is_none(),
+            Call::FileWrite => b <= FILE_ROOM && c <= COPY_ROOM,
+            Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead => {
+                b <= COPY_ROOM && !self.hits(a, b)
+            }
+            Call::Execute => !self.hits(a, 1),
         }
     }
 
@@ -108,6 +143,8 @@ impl Guard {
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
+            // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
+            Call::Mlock | Call::Mlock2 if self.droppable => false,
             Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
             Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
             // An arena is no process that a descriptor could name.
@@ -123,6 +160,13 @@ impl Guard {
             Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
             Call::Write | Call::Read | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
+            Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => true,
+            Call::Load | Call::Store | Call::Execute => !self.hits(a, b.max(1)),
+            // The kernel's own copies grow a stack, but none of an arena.
+            Call::CopyOut | Call::CopyIn | Call::VmRead => false,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // Its threads have no memory of their own that an arena's code could run in.
+            Call::Storm => false,
         }
     }
 
@@ -132,12 +176,18 @@ impl Guard {
             Call::DropCapabilities => self.enclosed = self.enclosed.and(Some(Locking::Future)),
             Call::Mmap => {
                 self.large |= is_large(b);
+                self.droppable |= d & 0xf == u64::from(libc::MAP_DROPPABLE.cast_unsigned());
                 self.locking |= d & libc::MAP_LOCKED.cast_unsigned() as u64 != 0;
             }
             Call::Mremap => self.large |= is_large(c),
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
-            Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
+            Call::Mlockall => {
+                self.locking = true;
+                self.limited |= a & 2 != 0;
+            }
+            Call::Mlock | Call::Mlock2 => self.locking = true,
             Call::Munlockall => self.locking = false,
+            Call::Limit => self.limited = true,
             _ => {}
         }
     }

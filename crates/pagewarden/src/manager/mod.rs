@@ -169,8 +169,7 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
-            let refusal = plan.refusal_for(failure.errno);
-            let value = plan.value_before(failure.at);
+            let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
             return value.ok_or(refusal);
         }
@@ -277,7 +276,11 @@ impl<P: PageManagementProvider> PageManager<P> {
             charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
         }
         let promised = overcommit::promised(self.account());
-        if plan.promise_bound.is_some_and(|bound| promised >= bound) { Err(overcommit::over()) } else { Ok(()) }
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) {
+            plan.give_object_back();
+            return Err(overcommit::over());
+        }
+        Ok(())
     }
 
     fn publish(&mut self, mut next: State) {

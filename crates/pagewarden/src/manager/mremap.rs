@@ -235,21 +235,29 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let space = draft.space;
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
-    let place = find_place(space, remap, &region)?;
-    let mut target = Target::Vacant;
+    let place = find_place(space, remap, &region);
+    let mut replaced = None;
     if remap.flags.contains(RemapFlags::FIXED) {
-        let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
-        draft.check_modifiable(to)?;
-        if !draft.next.map.is_free(to) {
-            let contents = draft.next.remove(to)?;
-            target = Target::Replace;
-            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to, contents });
-                return Err(refusal);
-            }
+        let range = PageRange::from_len(VirtAddr::new(remap.new_addr), remap.new_len).ok_or(Errno::Inval)?;
+        draft.check_modifiable(range)?;
+        if !draft.next.map.is_free(range) {
+            replaced = Some(Op::Unmap { range, contents: draft.next.remove(range)? });
         }
     }
-    check_after_unmap(draft, remap, &region)?;
+    let target = if replaced.is_some() { Target::Replace } else { Target::Vacant };
+    if let Err(refusal) = check_after_unmap(draft, remap, &region) {
+        replaced.into_iter().for_each(|unmap| draft.op(unmap));
+        return Err(refusal);
+    }
+    let place = match place {
+        Ok(place) => place,
+        Err(errno) => {
+            // Linux looks at the place last of all: the tail is gone by then too.
+            replaced.into_iter().for_each(|unmap| draft.op(unmap));
+            shrink(draft, remap)?;
+            return Err(errno.into());
+        }
+    };
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
     let moved = relocate(draft, &kept, place, target)?;

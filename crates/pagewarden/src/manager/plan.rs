@@ -151,19 +151,26 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
-    promise_bound: Option<u64>,
     checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
     keeps_state: bool,
+    promise_bound: Option<u64>,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        let (ops, checkpoints, object, promise_bound) = (Vec::new(), Vec::new(), None, None);
-        let (keeps_state, lock_errno) = (false, Errno::NoMem);
-        Self { space, next: space.state.clone(), ops, object, promise_bound, checkpoints, keeps_state, lock_errno }
+        Self {
+            space,
+            next: space.state.clone(),
+            ops: Vec::new(),
+            object: None,
+            checkpoints: Vec::new(),
+            keeps_state: false,
+            promise_bound: None,
+            lock_errno: Errno::NoMem,
+        }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -251,7 +258,7 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, promise_bound, checkpoints, .. } = self;
+        let Self { space, next, ops, object, checkpoints, promise_bound, .. } = self;
         Ok(Plan { ops, next, object, promise_bound, outcome, generation: space.generation, checkpoints })
     }
 

@@ -1,11 +1,12 @@
 //! Faults: what is allowed, which signal, and when a stack grows.
 
-use super::board::check;
-use super::{BASE, READ, RW, fixed, manager, mmap, mprotect};
+use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::ledger::{Limits, Resource};
+use crate::error::Errno;
+use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::MapFlags;
 use crate::manager::{Access, FaultSignal, PageManager, Signal, SignalCode};
+use crate::model::{Failing, Failures, Platform};
 use crate::provider::PageManagementProvider;
 
 const NONE: u64 = 0;
@@ -106,10 +107,12 @@ fn limits_stop_a_stack_without_a_trace() {
 
 #[test]
 fn a_platform_that_fails_leaves_the_stack_as_it_was() {
-    let (ledger, mut manager) = manager(Limits::UNLIMITED);
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
     manager.call(&stack(1000, 2, RW)).unwrap();
-    manager.provider_mut().fail_after = Some(0);
+    manager.provider_mut().arm(Failures::once(0, Errno::NoMem));
     assert_eq!(touch(&mut manager, 990, Access::Write), Some(SignalCode::MapErr));
     assert_eq!(ledger.root().used(Resource::Committed), 2);
-    check(&manager);
+    manager.check_invariants();
+    manager.provider().inner().check(manager.map());
 }

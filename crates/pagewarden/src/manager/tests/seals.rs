@@ -1,7 +1,6 @@
 //! Sealed regions: what they forbid, what they allow, and who notices how late.
 
-use super::check;
-use super::{BASE, READ, RW, fixed, manager, mmap, mprotect, mremap, munmap};
+use super::{BASE, READ, RW, check, fixed, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Limits;
