@@ -74,6 +74,12 @@ fn what_once_differed_is_the_same_now() {
     assert!(differences.is_empty(), "{}", differences[0].1);
 }
 
+#[test]
+fn the_books_of_pagewarden_are_the_hosts() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, &|programs| runner.differences([Side::Native, Side::Verified], programs));
+}
+
 /// Stands for an implementation with a mistake: it unmaps a page too many.
 fn with_mistake(program: &Program) -> Program {
     let mut program = program.clone();

@@ -15,6 +15,8 @@ use super::state::MapLine;
 
 /// Makes the guest program run itself under pagewarden.
 pub const UNDER_PAGEWARDEN: &str = "--under-pagewarden";
+/// The same, with the manager's books compared after each call.
+pub const VERIFIED: &str = "--verified";
 /// Most programs that one guest process runs.
 const BATCH: usize = 250;
 
@@ -25,6 +27,9 @@ pub enum Side {
     Native,
     /// pagewarden's traced platform.
     Traced,
+    /// The same; after each call the manager's map and sums are compared with the host's, and the first difference ends
+    /// the guest.
+    Verified,
 }
 
 impl Side {
@@ -33,6 +38,7 @@ impl Side {
         match self {
             Self::Native => None,
             Self::Traced => Some(UNDER_PAGEWARDEN),
+            Self::Verified => Some(VERIFIED),
         }
     }
 
@@ -40,7 +46,7 @@ impl Side {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "the host",
-            Self::Traced => "pagewarden",
+            Self::Traced | Self::Verified => "pagewarden",
         }
     }
 }

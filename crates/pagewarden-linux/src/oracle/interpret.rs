@@ -122,7 +122,7 @@ impl Interpreter {
     /// Runs a step, in the thread that was asked for, and writes down what it answered.
     pub(super) fn one(&mut self, steps: &[Step], index: usize) {
         let step = &steps[index];
-        let outcome = match self.runner.take().filter(|_| self.company == Company::None) {
+        let outcome = match self.runner.take().filter(|_| self.company == Company::None && step.call != Call::Storm) {
             Some(which) => self.in_thread(which, step),
             None => self.step(step),
         };

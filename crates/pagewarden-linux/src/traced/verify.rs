@@ -1,14 +1,16 @@
-//! Compares the manager's map with the host's list.
+//! Compares the manager's map with the host's list, and its sums with the host's.
 //!
 //! Both are brought to one form first: what only one side tells apart (names of anonymous memory, growth
 //! downwards, which open file a map was made from) is left out, and neighbours that are then equal are
 //! joined.
 
 use std::fmt;
+use std::fs;
 
 use pagewarden::object::FileId;
-use pagewarden::{ObjectKind, PAGE_SIZE, PageRange, Prot, Region, VirtAddr, Vmmap};
+use pagewarden::{ObjectKind, PAGE_SIZE, PageManager, PageRange, Prot, Region, VirtAddr, Vmmap};
 
+use super::ptrace::Tid;
 use crate::proc_maps::MapsEntry;
 
 /// Lines shown before and after a difference.
@@ -151,6 +153,26 @@ pub(crate) fn difference(map: &Vmmap, host: &[MapsEntry], task_end: VirtAddr) ->
         }
     }
     Some(text)
+}
+
+/// Where the manager's sums of pages differ from the host's for thread `tid`, in words.
+pub(super) fn sums_difference<P>(manager: &PageManager<P>, tid: Tid) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let host = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let totals = manager.totals();
+    let sums = [
+        ("VmSize:", totals.virtual_pages),
+        ("VmLck:", manager.locked_pages()),
+        ("VmData:", totals.data_pages),
+        ("VmStk:", totals.stack_pages),
+    ];
+    sums.into_iter().find_map(|(name, pages)| {
+        let (ours, theirs) = (pages * PAGE_SIZE / 1024, host(name)?);
+        (ours != theirs).then(|| format!("{name} pagewarden has {ours} kB, the host {theirs} kB\n"))
+    })
 }
 
 #[cfg(test)]

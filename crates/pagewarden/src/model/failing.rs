@@ -97,7 +97,11 @@ impl<P: PageManagementProvider> Failing<P> {
                 if failures.loss == Loss::Target =>
             {
                 // A platform that cannot even unmap has kept what was there.
-                self.lost = self.inner.run(&Op::Unmap { range: *target, contents: crate::provider::Contents::Other }).is_ok().then_some(*target);
+                self.lost = self
+                    .inner
+                    .run(&Op::Unmap { range: *target, contents: crate::provider::Contents::Other })
+                    .is_ok()
+                    .then_some(*target);
                 failures.errno
             }
             _ => failures.errno,
