@@ -257,7 +257,9 @@ impl Process<'_> {
 fn inverse(op: &Op) -> Option<Op> {
     match op {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
-        Op::Move { from, to, .. } => Some(Op::Move { from: *to, to: *from, source: Source::Removed }),
+        Op::Move { from, to, region, .. } => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
+        }
         _ => None,
     }
 }
