@@ -144,9 +144,11 @@ impl Interpreter {
     fn in_thread(&mut self, which: usize, step: &Step) -> Outcome {
         let mut order = Order { interpreter: self, step: *step, outcome: Outcome::Skipped };
         let argument = ptr::from_mut(&mut order).cast();
-        // SAFETY: the order is alive, and this thread does nothing with it or the interpreter while another has it; the
-        // mailboxes that both use meanwhile are atomics.
-        let has_run = unsafe { (*order.interpreter).threads.run(which, run_order, argument) };
+        // SAFETY: the order points to `self`; this thread does nothing with it while another has it, but for the
+        // mailboxes, which are atomics.
+        let threads = unsafe { &mut (*order.interpreter).threads };
+        // SAFETY: the order is alive, is what `run_order` takes, and is left alone meanwhile.
+        let has_run = unsafe { threads.run(which, run_order, argument) };
         if has_run { order.outcome } else { self.step(step) }
     }
 
