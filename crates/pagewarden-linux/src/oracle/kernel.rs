@@ -223,7 +223,7 @@ impl Kernel {
                 let bytes = |pages: u64| pages * PAGE;
                 Sums {
                     size: bytes(totals.virtual_pages),
-                    locked: bytes(totals.locked_pages),
+                    locked: bytes(manager.LOCKEDFN()),
                     data: bytes(totals.data_pages),
                 }
             })),

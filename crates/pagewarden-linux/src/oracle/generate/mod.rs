@@ -260,7 +260,7 @@ impl Generator {
         let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
         if kind & 2 == 0 || kind == 3 {
-            self.note_shared(addr, len, placement != 0);
+            self.note_shared((placement != 0).then_some(addr), len);
         }
         if placement == 0 {
             self.answers.push(self.next);
@@ -374,7 +374,7 @@ impl Generator {
         while self.rng.chance(40) {
             flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
         }
-        self.note_shared(addr, 8 * PAGE, addr != Arg::Value(0));
+        self.note_shared((addr != Arg::Value(0)).then_some(addr), 8 * PAGE);
         if addr == Arg::Value(0) {
             self.answers.push(self.next);
         } else {
@@ -427,7 +427,17 @@ impl Generator {
     fn prot(&mut self) -> u64 {
         let odd = 1 << self.rng.below(40);
         let plain = self.rng.below(8);
-        self.rng.weighted(&[(50, 3), (18, 1), (12, 0), (14, plain), (2, 8 | plain), (2, 3 | odd), (2, 0x10 | plain)])
+        self.rng.weighted(&[
+            (50, 3),
+            (18, 1),
+            (12, 0),
+            (8, 7),
+            (4, 5),
+            (14, plain),
+            (2, 8 | plain),
+            (2, 3 | odd),
+            (2, 0x10 | plain),
+        ])
     }
 
     fn file(&mut self) -> FileKind {

@@ -131,8 +131,8 @@ impl Generator {
     }
 
     /// Remembers what may be shared; where the kernel chooses the place, the answer of this step says where.
-    pub(super) fn note_shared(&mut self, addr: Arg, len: u64, is_placed: bool) {
-        let place = if is_placed { addr } else { Arg::At(Base::Answer(self.next), 0) };
+    pub(super) fn note_shared(&mut self, place: Option<Arg>, len: u64) {
+        let place = place.unwrap_or(Arg::At(Base::Answer(self.next), 0));
         self.shared.push((place, len));
         if self.shared.len() > 6 {
             self.shared.remove(0);
