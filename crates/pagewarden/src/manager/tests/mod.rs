@@ -14,13 +14,13 @@ mod remap_pages;
 mod residency;
 mod seals;
 mod vectors;
+mod witness;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
-use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request};
+use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
 use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
 use crate::model::Platform;
-use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::vmmap::Direction;
 
 /// Where the tests map things.
@@ -71,28 +71,6 @@ fn mmap(page: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
     let addr = if page == 0 { 0 } else { BASE + page * PAGE_SIZE };
     let flags = flags | MapFlags::ANONYMOUS;
     Request::Mmap(MmapRequest { addr, len: pages * PAGE_SIZE, prot, flags, source: MapSource::Anonymous, offset: 0 })
-}
-
-/// A mapping of a file that is open for both, from its page `offset` on.
-fn map_file(page: u64, pages: u64, prot: u64, file: (&OpenFile, u64)) -> Request {
-    Request::Mmap(MmapRequest {
-        addr: BASE + page * PAGE_SIZE,
-        len: pages * PAGE_SIZE,
-        prot,
-        flags: MapFlags::SHARED | MapFlags::FIXED,
-        source: MapSource::File(file.0.clone()),
-        offset: file.1 * PAGE_SIZE,
-    })
-}
-
-/// A memfd that is open for both.
-fn memfd(inode: u64) -> OpenFile {
-    let object = MemoryObject::new(ObjectKind::Memfd(FileId { device: 1, inode }), "/memfd:a (deleted)");
-    OpenFile { object, traits: FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR }
-}
-
-fn at(page: u64) -> VirtAddr {
-    VirtAddr::new(BASE + page * PAGE_SIZE)
 }
 
 fn fixed(page: u64, pages: u64, prot: u64) -> Request {
