@@ -10,8 +10,8 @@
 //! program break starts there. So what lies beyond is refused as Linux refuses it, and `reservation` checks once
 //! more before the host is called.
 //!
-//! `reservation` owns the range and makes the host calls, `provider` turns operations into them (with `moves` and
-//! `locks`), `files` knows this process's descriptors.
+//! `reservation` owns the range and makes the host calls, `provider` turns operations into them (with `warm`,
+//! `moves`, `locks`, `keys` and `contents`), `files` knows this process's descriptors, `fork` makes children.
 //!
 //! # Soundness
 //! Pages of the arena change under whoever looks at them: a guest may unmap what it likes. What makes this safe is
@@ -31,14 +31,19 @@
 
 mod contents;
 mod files;
+mod fork;
+#[cfg(test)]
+mod injected;
 mod keys;
 mod locks;
 mod moves;
+mod outside;
 mod provider;
 mod reservation;
 mod verify;
 mod warm;
 
+pub use fork::Fork;
 pub use provider::ArenaProvider;
 
 use std::io;
@@ -93,6 +98,8 @@ pub struct Arena {
 struct Inner {
     manager: PageManager<ArenaProvider>,
     files: OwnFiles,
+    /// A part of the arena was lost: nothing is done in it any more.
+    is_broken: bool,
 }
 
 impl Arena {
@@ -107,7 +114,8 @@ impl Arena {
         let is_strict = import::number_in("/proc/sys/vm/overcommit_memory") == Some(2);
         let accounting = if is_strict { Accounting::Strict } else { Accounting::Loose };
         let manager = PageManager::new(config, ArenaProvider::new(memory, accounting));
-        Ok(Self { inner: Mutex::new(Inner { manager, files: OwnFiles::new() }), range })
+        let inner = Inner { manager, files: OwnFiles::new(), is_broken: false };
+        Ok(Self { inner: Mutex::new(inner), range })
     }
 
     /// Where it is.
@@ -121,7 +129,8 @@ impl Arena {
     /// What Linux would answer; `ENOSYS` for calls that are not about memory.
     pub fn syscall(&self, number: u64, args: [u64; 6]) -> Result<u64, Errno> {
         let mut inner = self.lock();
-        let Inner { manager, files } = &mut *inner;
+        inner.check()?;
+        let Inner { manager, files, .. } = &mut *inner;
         files.is_zero_device = false;
         let mut request = linux::decode(number, args, files)?.ok_or(Errno::NoSys)?;
         if files.is_zero_device {
@@ -143,7 +152,9 @@ impl Arena {
     /// # Errors
     /// What Linux would answer, and whose decision it was.
     pub fn call(&self, request: &Request) -> Result<u64, Refusal> {
-        self.carry_out(&mut self.lock().manager, request)
+        let mut inner = self.lock();
+        inner.check().map_err(|errno| Refusal { errno, cause: Cause::Platform })?;
+        self.carry_out(&mut inner.manager, request)
     }
 
     /// What a load, store or fetch at `address` does; a stack may grow, and then the access is to be tried again. The
@@ -191,6 +202,12 @@ impl Arena {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    const fn check(&self) -> Result<(), Errno> {
+        if self.is_broken { Err(Errno::NoMem) } else { Ok(()) }
     }
 }
 

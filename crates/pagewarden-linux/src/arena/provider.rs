@@ -44,7 +44,7 @@ pub(super) struct FileCall {
 #[derive(Debug)]
 pub struct ArenaProvider {
     pub(super) memory: Reservation,
-    accounting: Accounting,
+    pub(super) accounting: Accounting,
     pub(super) warm: WarmPages,
     /// How new pages are locked, after mlockall with `MCL_FUTURE`.
     pub(super) lock_future: Option<Lock>,
@@ -130,11 +130,38 @@ impl ArenaProvider {
             return Err(errno);
         }
         self.warm.remove(range);
-        let is_locked_later = region.flags.contains(RegionFlags::LOCK_ON_FAULT);
-        if is_locked_later && let Err(errno) = self.memory.lock(range, super::locks::MLOCK_ONFAULT) {
+        if let Err(errno) = self.give_properties(range, region) {
             self.memory.vacate(range)?;
             self.lost = Some(range);
             return Err(errno);
+        }
+        Ok(())
+    }
+
+    /// Gives new pages what mmap(2) does not: pages that a region grows by are like those that it has.
+    fn give_properties(&self, range: PageRange, region: &Region) -> Result<(), Errno> {
+        let advised = [
+            (RegionFlags::DONT_FORK, libc::MADV_DONTFORK),
+            (RegionFlags::MERGEABLE, libc::MADV_MERGEABLE),
+            (RegionFlags::HUGE_PAGE, libc::MADV_HUGEPAGE),
+            (RegionFlags::SEQUENTIAL, libc::MADV_SEQUENTIAL),
+            (RegionFlags::RANDOM, libc::MADV_RANDOM),
+            (RegionFlags::WIPE_ON_FORK, libc::MADV_WIPEONFORK),
+            (RegionFlags::DONT_DUMP, libc::MADV_DONTDUMP),
+        ];
+        // Memory that may be dropped has the last two by itself.
+        let count = if region.flags.contains(RegionFlags::DROPPABLE) { advised.len() - 2 } else { advised.len() };
+        for (_, advice) in advised[..count].iter().filter(|(flag, _)| region.flags.contains(*flag)) {
+            self.memory.advise(range, *advice)?;
+        }
+        if region.key != ProtectionKey::DEFAULT && region.prot != Prot::EXEC {
+            self.memory.protect_key(range, region.prot, region.key)?;
+        }
+        if let Some(name) = region.object().filter(|object| *object.kind() == ObjectKind::NamedAnonymous) {
+            self.name(range, Some(name))?;
+        }
+        if region.flags.contains(RegionFlags::LOCK_ON_FAULT) {
+            self.memory.lock(range, super::locks::MLOCK_ONFAULT)?;
         }
         Ok(())
     }
@@ -205,6 +232,16 @@ impl ArenaProvider {
         Ok(())
     }
 
+    /// An operation that has replaced at least a part of `range` has failed: makes all of it vacant, and takes note.
+    pub(super) fn lose(&mut self, range: PageRange) {
+        // There may be memory again for a host that is asked twice.
+        let attempts = [Reservation::vacate, Reservation::close_hole, Reservation::vacate];
+        if attempts.iter().any(|attempt| attempt(&self.memory, range).is_ok()) {
+            self.warm.remove(range);
+            self.lost = Some(range);
+        }
+    }
+
     /// A host call that was to replace `range` has failed: makes what it has unmapped vacant, and takes note.
     pub(super) fn note_loss(&mut self, range: PageRange) {
         if self.memory.close_hole(range).is_ok() {
@@ -225,8 +262,10 @@ impl ArenaProvider {
                 return Ok(());
             }
         }
-        if let Err(errno) = self.memory.vacate(range) {
-            self.note_loss(range);
+        // A host that has unmapped the pages and failed then leaves a hole, which is to be vacant anyway.
+        if let Err(errno) = self.memory.vacate(range)
+            && self.memory.close_hole(range).is_err()
+        {
             return Err(errno);
         }
         self.warm.remove(range);

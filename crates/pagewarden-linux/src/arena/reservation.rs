@@ -28,6 +28,8 @@ const VACANT: MapFlags = MapFlags::PRIVATE.union(MapFlags::ANONYMOUS).union(MapF
 #[derive(Debug)]
 pub(super) struct Reservation {
     range: PageRange,
+    /// Whether it goes when this goes.
+    is_owned: bool,
 }
 
 /// What mmap(2) is told besides where.
@@ -44,7 +46,9 @@ pub(super) struct Mapping {
 /// # Safety
 /// What the call changes is memory that nobody has a reference to: pages of a reservation, or pages that a host
 /// call of ours has just made. Pointers among `args` are good for what the call does with them.
-unsafe fn syscall(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+pub(super) unsafe fn syscall(number: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+    #[cfg(test)]
+    super::injected::before(number, args)?;
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller answers for what the call does.
     let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
@@ -69,14 +73,13 @@ impl Reservation {
 
     /// Reserves exactly `range`.
     fn at(range: PageRange) -> Result<Self, ArenaError> {
-        let found = Self { range };
+        let mut found = Self { range, is_owned: false };
         match found.close_hole(range) {
-            Ok(()) => Ok(found),
-            Err(errno) => {
-                // There is nothing to give back.
-                std::mem::forget(found);
-                Err(ArenaError::Host(errno))
+            Ok(()) => {
+                found.is_owned = true;
+                Ok(found)
             }
+            Err(errno) => Err(ArenaError::Host(errno)),
         }
     }
 
@@ -95,7 +98,12 @@ impl Reservation {
         let start = unsafe { syscall(libc::SYS_mmap, [0, wanted.bytes(), 0, VACANT.bits(), u64::MAX, 0]) };
         let start = start.map_err(ArenaError::Host)?;
         let range = PageRange::from_len(VirtAddr::new(start), wanted.bytes()).ok_or(ArenaError::Size)?;
-        Ok(Self { range })
+        Ok(Self { range, is_owned: true })
+    }
+
+    /// The same range for another owner; this one only knows of it still.
+    pub(super) fn hand_over(&mut self) -> Self {
+        Self { range: self.range, is_owned: std::mem::replace(&mut self.is_owned, false) }
     }
 
     /// All of it.
@@ -104,7 +112,7 @@ impl Reservation {
     }
 
     /// Refuses what does not lie inside.
-    const fn check(&self, range: PageRange) -> Result<(), Errno> {
+    pub(super) const fn check(&self, range: PageRange) -> Result<(), Errno> {
         if self.range.contains_range(range) { Ok(()) } else { Err(Errno::Fault) }
     }
 
@@ -262,6 +270,8 @@ pub(super) fn free_key(key: u64) -> Result<(), Errno> {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let _ = self.change(libc::SYS_munmap, self.range, [0; 4]);
+        if self.is_owned {
+            let _ = self.change(libc::SYS_munmap, self.range, [0; 4]);
+        }
     }
 }

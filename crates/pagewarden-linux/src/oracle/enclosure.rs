@@ -53,6 +53,30 @@ pub(super) struct Enclosure {
     data: u64,
 }
 
+/// Sums of what is mapped, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sums {
+    /// All of it.
+    pub(super) size: u64,
+    /// What is locked.
+    pub(super) locked: u64,
+    /// What `RLIMIT_DATA` counts.
+    pub(super) data: u64,
+}
+
+/// The sums of this process; `room` is for what the kernel tells.
+fn sums(room: &mut Vec<u8>) -> Option<Sums> {
+    if !read_file(c"/proc/self/status", room) {
+        return None;
+    }
+    let text = std::str::from_utf8(room).ok()?;
+    let bytes = |name: &str| {
+        let words = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(words.split_ascii_whitespace().next()?.parse::<u64>().ok()? << 10)
+    };
+    Some(Sums { size: bytes("VmSize:")?, locked: bytes("VmLck:")?, data: bytes("VmData:")? })
+}
+
 impl Enclosure {
     /// Fills everything but the range, and moves the break there. `room` is for what the kernel tells; this process
     /// must not ask for memory any more, as there is none for it.
@@ -94,18 +118,16 @@ impl Enclosure {
                 return Err(io::Error::other("too many mappings"));
             }
         }
-        if !read_file(c"/proc/self/status", room) {
-            return Err(io::Error::other("cannot read /proc/self/status"));
-        }
-        let text = std::str::from_utf8(room).map_err(io::Error::other)?;
-        let kibibytes = |name: &str| {
-            let words = text.lines().find_map(|line| line.strip_prefix(name));
-            words.and_then(|words| words.split_ascii_whitespace().next()?.parse::<u64>().ok())
-        };
-        let both = kibibytes("VmSize:").zip(kibibytes("VmData:"));
-        let (all, data) = both.ok_or_else(|| io::Error::other("/proc/self/status has no sizes"))?;
-        (self.address_space, self.data) = (all << 10, data << 10);
+        let sums = sums(room).ok_or_else(|| io::Error::other("/proc/self/status has no sizes"))?;
+        (self.address_space, self.data) = (sums.size, sums.data);
         Ok(())
+    }
+
+    /// What the kernel counts for the range.
+    pub(super) fn sums(&self, room: &mut Vec<u8>) -> Option<Sums> {
+        let all = sums(room)?;
+        let (size, data) = (all.size.checked_sub(self.address_space)?, all.data.checked_sub(self.data)?);
+        Some(Sums { size, data, ..all })
     }
 
     /// Calls the kernel.

@@ -11,6 +11,10 @@ use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 const LARGE: u64 = 8 << 20;
 /// No kernel maps beyond this for a process, with four levels of page tables or five.
 const BEYOND_ALL: u128 = 1 << 56;
+/// Most bytes that are copied at once.
+pub(super) const COPY_ROOM: u64 = 3 * PAGE;
+/// Files do not get more than this set aside.
+const FILE_ROOM: u64 = 1 << 20;
 /// How far the stack might grow.
 const STACK_ROOM: u64 = 16 << 20;
 /// Pages of the prepared System V segment.
@@ -25,6 +29,8 @@ pub(super) struct Guard {
     large: bool,
     /// Something is locked, or will be.
     locking: bool,
+    /// Who maps first may be the only one who can.
+    limited: bool,
     enclosed: Option<Locking>,
 }
 
@@ -40,13 +46,20 @@ pub(super) enum Locking {
 impl Guard {
     /// A guard that knows of no memory; it has room for `regions` of them.
     pub(super) fn new(regions: usize) -> Self {
-        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false, enclosed: None }
+        Self {
+            own: Vec::with_capacity(regions),
+            heap: (0, 0),
+            large: false,
+            locking: false,
+            limited: false,
+            enclosed: None,
+        }
     }
 
     /// A guard that keeps a program in the range of an arena. It may name addresses there, or beyond all.
     pub(super) fn enclosing(locking: Locking) -> Self {
         let own = vec![(0, enclosure::START), (enclosure::END, 1 << 47)];
-        Self { own, heap: (0, 0), large: false, locking: false, enclosed: Some(locking) }
+        Self { own, heap: (0, 0), large: false, locking: false, limited: false, enclosed: Some(locking) }
     }
 
     /// Adds a region of the interpreter, under the name that the kernel gives it. Does nothing beyond the room
@@ -96,11 +109,22 @@ impl Guard {
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree => true,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // What threads do at once must not depend on who comes first to a limit.
+            Call::Storm => !self.limited,
+            Call::Resize | Call::FileRead => true,
+            Call::NewMemfd => a <= FILE_ROOM,
+            Call::Allocate => c.saturating_add(d) <= FILE_ROOM || c.checked_add(d).is_none(),
+            Call::FileWrite => b <= FILE_ROOM && c <= COPY_ROOM,
+            Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead => {
+                b <= COPY_ROOM && !self.hits(a, b)
+            }
+            Call::Execute => !self.hits(a, 1),
         }
     }
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
-    fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], locking: Locking) -> bool {
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
@@ -108,13 +132,27 @@ impl Guard {
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
-            Call::Msync | Call::Mincore => false,
-            Call::Munlock | Call::Mlock | Call::Mlock2 => !self.hits(a, b.max(1)),
+            Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
+            Call::ProcessMadvise => a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1)),
+            // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
+            Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
+            // A length between an arena's end and that of the address space is refused with another error.
+            Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
             Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
-            _ => true,
+            Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
+            Call::Write | Call::Read | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
+            Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => true,
+            Call::Load | Call::Store | Call::Execute => !self.hits(a, b.max(1)),
+            // The kernel's own copies grow a stack, but none of an arena.
+            Call::CopyOut | Call::CopyIn | Call::VmRead => false,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // Its threads have no memory of their own that an arena's code could run in.
+            Call::Storm => false,
         }
     }
 
@@ -128,8 +166,13 @@ impl Guard {
             }
             Call::Mremap => self.large |= is_large(c),
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
-            Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
+            Call::Mlockall => {
+                self.locking = true;
+                self.limited |= a & 2 != 0;
+            }
+            Call::Mlock | Call::Mlock2 => self.locking = true,
             Call::Munlockall => self.locking = false,
+            Call::Limit => self.limited = true,
             _ => {}
         }
     }

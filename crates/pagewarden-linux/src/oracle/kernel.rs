@@ -4,10 +4,11 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::manager::{Access, NoReserve, Policy, Privileges, ResourceLimits};
+use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits};
 
-use super::enclosure::{self, Enclosure, inside_limit};
+use super::enclosure::{self, Enclosure, Sums, inside_limit};
 use super::outcome::Outcome;
+use super::program::PAGE;
 use super::raw;
 use super::state::{MapLine, read_maps};
 use crate::arena::{Arena, ArenaOptions};
@@ -69,6 +70,11 @@ impl Kernel {
             Self::Host => unsafe { raw::syscall(number, args) },
             // SAFETY: the caller's promise is the same.
             Self::Enclosed(enclosure) => unsafe { enclosure.syscall(number, args) },
+            // What changes a file changes no space.
+            // SAFETY: neither touches memory.
+            Self::Arena(_) if [libc::SYS_ftruncate, libc::SYS_fallocate].contains(&number) => unsafe {
+                raw::syscall(number, args)
+            },
             Self::Arena(inside) => match inside.arena.syscall(number.cast_unsigned(), args) {
                 Ok(value) => Outcome::Value(value),
                 Err(errno) => Outcome::Error(i32::from(errno.raw())),
@@ -98,34 +104,29 @@ impl Kernel {
         })
     }
 
-    /// Touches memory. In an arena the manager says what comes of it, and the host must have done that: it tells other
-    /// codes where nothing is, and alone knows where files end and guards are.
-    fn touch<T>(&self, addr: u64, access: Access, touch: impl Fn() -> Result<T, Outcome>) -> Result<T, Outcome> {
-        let touched = touch();
+    /// Touches memory from `addr` on. In an arena the manager says what comes of it, and the host must have done that: it
+    /// tells other codes where nothing is, and alone knows where files end and guards are.
+    pub(super) fn touch<T>(
+        &self,
+        addr: u64,
+        access: Access,
+        touch: impl Fn() -> Result<T, Outcome>,
+    ) -> Result<T, Outcome> {
+        let mut touched = touch();
         let Self::Arena(inside) = self else { return touched };
-        if !(enclosure::START..enclosure::END).contains(&addr) {
-            return touched;
-        }
-        let refused = inside.arena.fault(addr, access).err();
-        // Without a refusal a stack has grown, maybe.
-        let touched = if refused.is_none() && touched.is_err() { touch() } else { touched };
-        match (touched, refused) {
-            (Ok(value), None) => Ok(value),
-            (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
-                let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
-                Err(Outcome::Fault { signal, code, addr })
+        let mut grown_at = None;
+        loop {
+            let at = if let Err(Outcome::Fault { addr, .. }) = touched { addr } else { addr };
+            if !(enclosure::START..enclosure::END).contains(&at) {
+                return touched;
             }
-            (Err(Outcome::Fault { signal, code, addr }), None)
-                if signal == number(libc::SIGBUS) || code == GUARD_CODE =>
-            {
-                Err(Outcome::Fault { signal, code, addr })
+            let refused = inside.arena.fault(at, access).err();
+            if refused.is_some() || touched.is_ok() || grown_at == Some(at) {
+                return agreed(touched, refused, at);
             }
-            // The manager and the host do not agree; no fault of a kernel looks like this.
-            (touched, refused) => {
-                let host = if let Err(Outcome::Fault { code, .. }) = touched { code } else { 0 };
-                let ours = refused.map_or(0, |refusal| number(refusal.code.raw()));
-                Err(Outcome::Fault { signal: 0, code: host << 8 | ours, addr })
-            }
+            // Without a refusal a stack has grown, maybe; then the fault is gone.
+            grown_at = Some(at);
+            touched = touch();
         }
     }
 
@@ -183,6 +184,23 @@ impl Kernel {
         }
     }
 
+    /// What is counted in the range of an arena; nothing is told of a process that has the whole address space.
+    pub(super) fn sums(&self, room: &mut Vec<u8>) -> Option<Sums> {
+        match self {
+            Self::Host => None,
+            Self::Enclosed(enclosure) => enclosure.sums(room),
+            Self::Arena(inside) => Some(inside.arena.with_manager(|manager| {
+                let totals = manager.totals();
+                let bytes = |pages: u64| pages * PAGE;
+                Sums {
+                    size: bytes(totals.virtual_pages),
+                    locked: bytes(totals.locked_pages),
+                    data: bytes(totals.data_pages),
+                }
+            })),
+        }
+    }
+
     /// Whether the arena and the host agree on what is mapped there; what differs, if they do not.
     pub(super) fn verify(&self) -> Option<String> {
         let Self::Arena(inside) = self else { return None };
@@ -192,6 +210,26 @@ impl Kernel {
             let _ = writeln!(text, "arena: {line}");
         }
         Some(text)
+    }
+}
+
+/// What came of touching `addr`, if the host did what the manager says.
+fn agreed<T>(touched: Result<T, Outcome>, refused: Option<FaultSignal>, addr: u64) -> Result<T, Outcome> {
+    match (touched, refused) {
+        (Ok(value), None) => Ok(value),
+        (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
+            let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
+            Err(Outcome::Fault { signal, code, addr })
+        }
+        (Err(Outcome::Fault { signal, code, addr }), None) if signal == number(libc::SIGBUS) || code == GUARD_CODE => {
+            Err(Outcome::Fault { signal, code, addr })
+        }
+        // The manager and the host do not agree; no fault of a kernel looks like this.
+        (touched, refused) => {
+            let host = if let Err(Outcome::Fault { code, .. }) = touched { code } else { 0 };
+            let ours = refused.map_or(0, |refusal| number(refusal.code.raw()));
+            Err(Outcome::Fault { signal: 0, code: host << 8 | ours, addr })
+        }
     }
 }
 

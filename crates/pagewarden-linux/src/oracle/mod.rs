@@ -7,10 +7,13 @@
 //! Both sides have the same address-space layout (no randomisation, same arguments and environment), so addresses
 //! are compared as they are.
 
+mod accounts;
 pub mod c_source;
 pub mod check;
 pub mod compare;
+mod copies;
 mod enclosure;
+mod family;
 mod files;
 pub mod generate;
 mod guard;
@@ -23,6 +26,7 @@ mod raw;
 pub mod shrink;
 pub mod state;
 pub mod text;
+mod threads;
 
 pub use check::{Check, Finding, Outcomes};
 pub use compare::{Difference, Runner, Side, Transcript};

@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::io::Write as _;
 
+use super::accounts;
 use super::guard::Guard;
 use super::kernel::Kernel;
 use super::outcome::Outcome;
@@ -54,9 +55,7 @@ pub(super) fn read_maps(buffer: &mut Vec<u8>) -> bool {
     read_file(c"/proc/self/maps", buffer)
 }
 
-/// Fills `buffer`, within its capacity, with what the file at `path` holds.
-///
-/// Returns whether all of it was read.
+/// Fills `buffer`, within its capacity, with a file. Returns whether all of it was read.
 pub(super) fn read_file(path: &CStr, buffer: &mut Vec<u8>) -> bool {
     buffer.clear();
     // SAFETY: the path is a C string.
@@ -104,6 +103,7 @@ pub(super) fn record(kernel: &Kernel, guard: &Guard, maps: &mut Vec<u8>, out: &m
     // SAFETY: a break of 0 only asks.
     let end = unsafe { kernel.syscall(libc::SYS_brk, [0; 6]) };
     let _ = writeln!(out, "break {end}");
+    accounts::sums(kernel, maps, out);
     if let Some(words) = kernel.verify() {
         let _ = out.write_all(words.as_bytes());
     }

@@ -188,15 +188,14 @@ impl Process<'_> {
                 platform.run(&inverse).unwrap();
             }
         }
-        match failed {
-            Op::Map { range, target: Target::Replace, .. }
-            | Op::Move { to: range, .. }
-            | Op::Duplicate { to: range, target: Target::Replace, .. }
-                if loss == Loss::Target =>
-            {
-                platform.run(&Op::Unmap { range: *range, contents: Contents::Other }).unwrap();
-            }
-            _ => {}
+        let emptied = match failed {
+            Op::Unmap { range, .. } | Op::Map { range, target: Target::Replace, .. } => Some(*range),
+            Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+            Op::SetBreak { from, to, .. } => PageRange::new(to.page_up().unwrap(), from.page_up().unwrap()),
+            _ => None,
+        };
+        if let Some(range) = emptied.filter(|_| loss == Loss::Target) {
+            platform.run(&Op::Unmap { range, contents: Contents::Other }).unwrap();
         }
         platform.picture() != before
     }
@@ -291,7 +290,7 @@ fn run_all(seeds: std::ops::Range<u64>, mode: Mode) -> Tally {
     tally
 }
 
-const PROGRAMS: u64 = 1500;
+const PROGRAMS: u64 = 600;
 
 #[test]
 fn a_call_that_fails_has_no_effect() {

@@ -1,8 +1,6 @@
-//! The host: mappings, limits, the list of regions, and children that run a closure.
+//! The host: mappings, limits and the list of regions.
 
-use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
 
 use pagewarden::linux::{MapSource, MmapRequest, OpenFile};
 use pagewarden::{PAGE_SHIFT, PageRange, Prot};
@@ -165,33 +163,4 @@ pub(crate) fn drop_capabilities() {
     // SAFETY: the kernel reads the header and the sets, which have the sizes of version 3.
     let failed = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
     assert_eq!(failed, 0);
-}
-
-/// What `work` counts in a child of this process; a child that fails has said why.
-pub(crate) fn in_child(work: impl FnOnce() -> [u64; 4]) -> [u64; 4] {
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
-    // SAFETY: the child goes on in this thread alone, as the parent would, and allocates by a library that is made
-    // for this; it ends without running what other threads have registered.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
-        // What the harness captures of this thread would end with this process.
-        std::panic::set_hook(Box::new(|panic| drop(writeln!(std::io::stderr(), "{panic}"))));
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        let is_written = done.is_ok_and(|counts| {
-            let bytes: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
-            writer.write_all(&bytes).is_ok()
-        });
-        // SAFETY: ends this process at once, as wanted.
-        unsafe { libc::_exit(i32::from(!is_written)) }
-    }
-    drop(writer);
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
-    let mut status = 0;
-    // SAFETY: the status is ours, and so is the child.
-    let waited = unsafe { libc::waitpid(child, ptr::from_mut(&mut status), 0) };
-    assert_eq!((waited, status), (child, 0), "a child has found a difference");
-    let mut words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
-    [(); 4].map(|()| words.next().unwrap())
 }

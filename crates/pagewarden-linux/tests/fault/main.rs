@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "../common/child.rs"]
+mod child;
 mod host;
 mod touch;
 
@@ -60,7 +62,7 @@ fn faults_are_those_of_the_host() {
     let mut counts = [0; 4];
     for batch in 0..cases.div_ceil(BATCH) {
         let seed = first + batch * BATCH;
-        let of_batch = host::in_child(|| run_batch(seed, batch % 2 == 1));
+        let of_batch = child::in_child(|| run_batch(seed, batch % 2 == 1));
         for (sum, count) in counts.iter_mut().zip(of_batch) {
             *sum += count;
         }

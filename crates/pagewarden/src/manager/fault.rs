@@ -25,7 +25,7 @@ use super::plan::{Draft, Plan, Refusal};
 use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::object::{MemoryObject, ObjectKind};
+use crate::object::MemoryObject;
 use crate::prot::Prot;
 use crate::provider::{Op, PageManagementProvider, Populate, Target};
 use crate::region::{Region, RegionFlags};
@@ -167,10 +167,7 @@ impl<P: PageManagementProvider> PageManager<P> {
 
     /// How many pages there are to touch, where that is known: a mapping may be longer than its object.
     fn object_pages(&self, object: &MemoryObject) -> Option<u64> {
-        match object.kind() {
-            ObjectKind::SysV { pages, .. } => Some(pages.get()),
-            _ => self.provider.object_pages(object).map(PageCount::get),
-        }
+        object.pages().or_else(|| self.provider.object_pages(object)).map(PageCount::get)
     }
 }
 

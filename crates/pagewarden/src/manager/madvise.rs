@@ -14,10 +14,7 @@ use crate::object::ObjectKind;
 use crate::prot::Prot;
 use crate::provider::Op;
 use crate::region::{Backing, Region, RegionFlags};
-use crate::vmmap::Vmmap;
 
-/// Bytes of a huge page.
-const HUGE_PAGE: u64 = 2 << 20;
 /// Regions of pages that are not ordinary memory (`VM_SPECIAL`).
 const SPECIAL: RegionFlags = RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND);
 
@@ -84,7 +81,7 @@ fn visit(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Result<Outc
                 break;
             }
         }
-        if let Err(refusal) = suits(region, advice).and_then(|()| has_huge_page(&map, part, region, advice)) {
+        if let Err(refusal) = suits(region, advice) {
             flush(draft, run, advice)?;
             return Ok(Err(refusal));
         }
@@ -100,18 +97,6 @@ fn visit(draft: &mut Draft<'_>, range: PageRange, advice: Advice) -> Result<Outc
     has_hole |= next < range.end();
     flush(draft, run, advice)?;
     Ok(if has_hole { Err(Errno::NoMem.into()) } else { Ok(()) })
-}
-
-/// Refuses to collapse pages of an anonymous region that has no room for an aligned huge page
-/// (`thp_vma_suitable_order`). A platform may have joined it with what is beside it.
-fn has_huge_page(map: &Vmmap, part: PageRange, region: &Region, advice: Advice) -> Result<(), Refusal> {
-    if advice != Advice::Collapse || !matches!(region.backing, Backing::Anonymous) {
-        return Ok(());
-    }
-    let whole = map.get(part.start()).map_or(part, |entry| entry.range);
-    let first = round_up(whole.start().as_u64(), HUGE_PAGE);
-    let has_room = first.checked_add(HUGE_PAGE).is_some_and(|end| end <= whole.end().as_u64());
-    if has_room { Ok(()) } else { Err(Errno::Inval.into()) }
 }
 
 /// Applies the advice to a run of regions without a hole.

@@ -276,7 +276,7 @@ fn anonymous_region(
         MapFlags::SHARED if grows_down => return Err(Errno::Inval.into()),
         MapFlags::SHARED => {
             let charge = space.config.account.empty_charge(Resource::Committed);
-            let object = MemoryObject::try_new(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", Some(charge))?;
+            let object = MemoryObject::shared_anonymous(range.pages(), charge)?;
             region.backing = Backing::Object(object);
             region.delta = range.first_page().wrapping_neg();
             region.flags |= RegionFlags::SHARED;

@@ -16,6 +16,7 @@
 //! Invariants: what is charged to the account is what the map holds (virtual, committed and locked pages,
 //! regions); no request changes a region marked `FIXED`.
 
+mod attached;
 mod brk;
 mod charges;
 mod config;
@@ -63,6 +64,7 @@ use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
+use attached::{Attached, Held};
 use charges::Charges;
 use space::{Space, State};
 
@@ -71,6 +73,8 @@ use space::{Space, State};
 pub struct PageManager<P> {
     space: Space,
     charges: Charges,
+    /// System V segments that count this space.
+    held: Held,
     provider: P,
 }
 
@@ -85,11 +89,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             lock_future: RegionFlags::empty(),
             attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            attached: Attached::default(),
             left_locked_pages: 0,
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, provider }
+        Self { space: Space { config, state, generation: 0 }, charges, held: Held::default(), provider }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked
@@ -278,7 +283,8 @@ impl<P: PageManagementProvider> PageManager<P> {
         Ok(())
     }
 
-    fn publish(&mut self, next: State) {
+    fn publish(&mut self, mut next: State) {
+        self.held.settle(&mut next.attached);
         self.space.state = next;
         self.space.generation += 1;
         self.charges.lower_to(&self.space.state);
@@ -404,6 +410,7 @@ impl<P> PageManager<P> {
             totals.add(Totals::of(entry.region, entry.range.pages()));
         }
         assert_eq!(totals, state.totals, "sums do not match the map");
+        assert!(state.attached.matches(&state.map), "attaches do not match the map");
         for resource in Resource::ALL {
             assert_eq!(self.charges.held(resource), state.charged(resource), "charge of {resource:?}");
         }

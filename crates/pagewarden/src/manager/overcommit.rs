@@ -34,6 +34,24 @@ pub enum Overcommit {
     Never(CommitLimit),
 }
 
+impl Overcommit {
+    /// Whether a step that has charged `pages` to `account` is refused: for what is not part of a space.
+    pub(crate) fn refuses(&self, account: &Account, pages: u64, virtual_pages: u64, privileges: Privileges) -> bool {
+        match self {
+            Self::Always => false,
+            Self::Heuristic { ram_and_swap } => pages > ram_and_swap.get(),
+            Self::Never(limit) => promised(account) >= limit.bound(virtual_pages, privileges),
+        }
+    }
+}
+
+impl NoReserve {
+    /// Whether memory asked for without reserve costs nothing.
+    pub(crate) const fn is_free_in(self, overcommit: Overcommit) -> bool {
+        matches!(self, Self::Free) && !matches!(overcommit, Overcommit::Never(_))
+    }
+}
+
 /// How much may be promised in mode 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CommitLimit {
@@ -70,13 +88,8 @@ impl CommitLimit {
 impl Space {
     /// Whether a promise for `region` can be had for nothing because it was made with `MAP_NORESERVE`.
     pub(super) fn is_free_of_charge(&self, region: &Region) -> bool {
-        region.flags.contains(RegionFlags::NO_RESERVE) && self.trusts_no_reserve()
-    }
-
-    /// Whether memory asked for without reserve costs nothing.
-    pub(super) const fn trusts_no_reserve(&self) -> bool {
         let policy = &self.config.policy;
-        matches!(policy.no_reserve, NoReserve::Free) && !matches!(policy.overcommit, Overcommit::Never(_))
+        region.flags.contains(RegionFlags::NO_RESERVE) && policy.no_reserve.is_free_in(policy.overcommit)
     }
 }
 

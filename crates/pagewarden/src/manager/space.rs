@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
+use super::attached::{Attached, Kind, tracked};
 use super::config::{Features, Privileges, SpaceConfig};
 use super::pkey::Keys;
 use crate::addr::{PageCount, PageRange, VirtAddr};
@@ -108,6 +109,8 @@ pub(super) struct State {
     pub(super) attributes: Attributes,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// System V segments in the map.
+    pub(super) attached: Attached,
     /// Pages that Linux goes on counting as locked although they are not: what `MREMAP_DONTUNMAP` has left behind. They
     /// count for `RLIMIT_MEMLOCK` and are charged to nobody.
     pub(super) left_locked_pages: u64,
@@ -119,22 +122,35 @@ impl State {
     /// Adds a region to the free `range`.
     pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        let edited = self.map.insert(range, region);
+        let edited = if tracked(&region).is_none() {
+            self.map.insert(range, region)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.insert(range, region))
+        };
         self.note(edited)
     }
 
     /// Removes whatever is in `range`, and says what it was.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
         let contents = self.discount(range);
-        let edited = self.map.remove(range);
-        self.note(edited).map(|()| contents)
+        let edited = if self.attached.is_empty() {
+            self.map.remove(range)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.remove(range))
+        };
+        self.note(edited)?;
+        Ok(contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
     pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.discount(range);
         self.totals.add(Totals::of(&region, range.pages()));
-        let edited = self.map.replace(range, region);
+        let edited = if self.attached.is_empty() && tracked(&region).is_none() {
+            self.map.replace(range, region)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.replace(range, region))
+        };
         self.note(edited)
     }
 
@@ -156,11 +172,16 @@ impl State {
     /// Changes the regions in `range`.
     pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
-        let edited = self.map.update(range, |part, region| {
+        let change = |part: PageRange, region: &mut Region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        });
+        };
+        let edited = if self.attached.is_empty() {
+            self.map.update(range, change)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.update(range, change))
+        };
         self.note(edited)
     }
 

@@ -45,7 +45,7 @@ pub(super) fn take_back(
     failed: usize,
 ) -> Option<State> {
     let mut now = Residue { space, state: None };
-    if let Some(range) = ops.get(failed).and_then(replaced_range) {
+    if let Some(range) = ops.get(failed).and_then(emptied_range) {
         now.check_kept(provider, range);
     }
     for op in ops.iter().take(failed).rev() {
@@ -54,7 +54,7 @@ pub(super) fn take_back(
             Some(inverse) if provider.run(&inverse).is_ok() => now.is_taken_back(op, &inverse),
             Some(inverse) => {
                 now.stays(op);
-                if let Some(range) = replaced_range(&inverse) {
+                if let Some(range) = emptied_range(&inverse) {
                     now.check_kept(provider, range);
                 }
             }
@@ -151,11 +151,13 @@ fn inverse(op: &Op) -> Option<Op> {
     }
 }
 
-/// Where the operation takes away what is there before it does what it is for.
-fn replaced_range(op: &Op) -> Option<PageRange> {
+/// Where the operation takes away what is there, before it does what else it is for: a platform may fail after that.
+fn emptied_range(op: &Op) -> Option<PageRange> {
     match op {
-        Op::Map { range, target: Target::Replace, .. } | Op::RemapPages { range, .. } => Some(*range),
+        Op::Unmap { range, .. } | Op::RemapPages { range, .. } => Some(*range),
+        Op::Map { range, target: Target::Replace, .. } => Some(*range),
         Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+        Op::SetBreak { from, to, .. } => PageRange::new(to.page_up()?, from.page_up()?),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use super::runs::{Runs, joined};
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
 use crate::object::{MemoryObject, ObjectKind};
@@ -297,6 +297,16 @@ impl PageManagementProvider for Platform {
                     self.map(added, &Region { flags, ..Region::anonymous(Prot::READ | Prot::WRITE) }, Target::Vacant);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        let end = addr.checked_add(bytes.len() as u64).and_then(VirtAddr::page_up).ok_or(Errno::Fault)?;
+        for page in addr.page_number()..end.page_number() {
+            let region = self.runs.at(page).filter(|region| region.prot.contains(Prot::WRITE)).ok_or(Errno::Fault)?;
+            let word = u64::from(region.prot.bits()) << 32 | bytes.len() as u64;
+            self.write(page, word);
         }
         Ok(())
     }
