@@ -144,11 +144,21 @@ impl Runner {
 ///
 /// That is the kernel's word for a seam between regions that look alike: it keeps apart what a manager, which does
 /// not see the history of pages, holds to be one (docs/linux.md). What comes after such a call has nothing in common.
+/// Later kernels of 6.18 also mark the regions, as they split and merge them, that have ever had guards; no call but
+/// remap_file_pages(2) looks at the mark, and refuses with `EINVAL` what another reason would refuse a little later.
 fn up_to_seam(program: &Program, (mut left, mut right): (Transcript, Transcript)) -> (Transcript, Transcript) {
     let is_seam = |(left, right): (&String, &String)| {
         let step = left.split(' ').next().and_then(|index| program.steps.get(index.parse::<usize>().ok()?));
-        let is_mremap = step.is_some_and(|step| step.call == Call::Mremap);
-        is_mremap && left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT")
+        let refuses = |line: &str, errno: &str| line.ends_with(errno);
+        match step.map(|step| step.call) {
+            Some(Call::Mremap) => refuses(left, " ! EFAULT") != refuses(right, " ! EFAULT"),
+            // Both refuse, for different reasons.
+            Some(Call::RemapPages) => {
+                let both = left.contains(" ! ") && right.contains(" ! ");
+                both && refuses(left, " ! EINVAL") && !refuses(right, " ! EINVAL")
+            }
+            _ => false,
+        }
     };
     if let Some(at) = left.lines.iter().zip(&right.lines).position(is_seam) {
         left.lines.truncate(at);

@@ -225,20 +225,29 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let space = draft.space;
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
-    let place = find_place(space, remap, &region)?;
+    let place = find_place(space, remap, &region);
     let mut target = Target::Vacant;
     if remap.flags.contains(RemapFlags::FIXED) {
-        let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
+        let to = PageRange::from_len(VirtAddr::new(remap.new_addr), remap.new_len).ok_or(Errno::Inval)?;
         draft.check_modifiable(to)?;
-        if !draft.next.map.is_free(to) {
+        let checked = if draft.next.map.is_free(to) {
+            check_after_unmap(draft, remap, &region)
+        } else {
             let contents = draft.next.remove(to)?;
             target = Target::Replace;
-            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
+            let checked = check_after_unmap(draft, remap, &region);
+            if checked.is_err() || place.is_err() {
                 draft.op(Op::Unmap { range: to, contents });
-                return Err(refusal);
             }
+            checked
+        };
+        checked?;
+        if place.is_err() {
+            // A place that nothing may be mapped at is refused when the tail is gone.
+            shrink(draft, remap)?;
         }
     }
+    let place = place?;
     check_after_unmap(draft, remap, &region)?;
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
