@@ -88,8 +88,8 @@ impl PageManagementProvider for Host {
                 ];
                 host_call(libc::SYS_mmap, words)
             }
-            Op::Unmap { range } => on(libc::SYS_munmap, range, 0),
-            Op::Lock { range, lock: Lock::Released } => on(libc::SYS_munlock, range, 0),
+            Op::Unmap { range, .. } => on(libc::SYS_munmap, range, 0),
+            Op::Lock { range, lock: Lock::Released, .. } => on(libc::SYS_munlock, range, 0),
             Op::Lock { range, .. } => on(libc::SYS_mlock2, range, 1),
             Op::Sync { range, flags } => on(libc::SYS_msync, range, flags.bits()),
             other => panic!("{other} is not asked for here"),

@@ -60,7 +60,7 @@ impl Guard {
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
-            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::RemapPages => !(self.hits_below(BEYOND_ALL, a, b) || self.large && is_large(b)),
             Call::Seal => true,
             Call::ProcessMadvise => [(c, d), (e, f)]
                 .iter()
