@@ -13,7 +13,7 @@ use super::program::Program;
 use super::shrink::shrink;
 
 /// Candidates tried for one differing program.
-const SHRINK_TRIES: usize = 1000;
+const SHRINK_TRIES: usize = 300;
 /// Programs of the first round, when nobody knows yet how long one takes.
 const FIRST_ROUND: usize = 20;
 /// Most programs between two looks at the differences.

@@ -15,6 +15,8 @@ use super::state::MapLine;
 
 /// Makes the guest program run itself under pagewarden.
 pub const UNDER_PAGEWARDEN: &str = "--under-pagewarden";
+/// The same, with the manager's books compared after each call.
+pub const VERIFIED: &str = "--verified";
 /// Makes the guest program leave nothing free but the range that arenas of this test have.
 pub const ENCLOSED: &str = "--enclosed";
 /// Makes the guest program run its programs in an arena.
@@ -29,6 +31,9 @@ pub enum Side {
     Native,
     /// pagewarden's traced platform.
     Traced,
+    /// The same; after each call the manager's map and sums are compared with the host's, and the first difference ends
+    /// the guest.
+    Verified,
     /// The host kernel, in a process that has nothing free but the range of an arena.
     Enclosed,
     /// An arena in that range.
@@ -41,6 +46,7 @@ impl Side {
         match self {
             Self::Native => None,
             Self::Traced => Some(UNDER_PAGEWARDEN),
+            Self::Verified => Some(VERIFIED),
             Self::Enclosed => Some(ENCLOSED),
             Self::Arena => Some(IN_ARENA),
         }
@@ -50,7 +56,7 @@ impl Side {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native | Self::Enclosed => "the host",
-            Self::Traced | Self::Arena => "pagewarden",
+            Self::Traced | Self::Verified | Self::Arena => "pagewarden",
         }
     }
 }

@@ -55,7 +55,7 @@ impl Interpreter {
                 if is_child { ([down[0], up[1]], [down[1], up[0]]) } else { ([up[0], down[1]], [up[1], down[0]]) };
             // Without the other ends, the end of the one wakes the other.
             other.iter().for_each(|end| close(*end));
-            self.turns(steps, index + 1..index + 1 + count, is_child, mine);
+            self.turns(steps, index + 1..index + 1 + count, usize::from(!is_child), mine);
             if is_child {
                 self.end_child(index);
             }
@@ -66,10 +66,10 @@ impl Interpreter {
         count
     }
 
-    /// Runs every other of the steps in `range`, and lets the other process run those between.
-    fn turns(&mut self, steps: &[Step], range: std::ops::Range<usize>, is_child: bool, [from, to]: [libc::c_int; 2]) {
+    /// Runs every other of the steps in `range`, from the one at `first` (0 or 1) on, and lets the other process run those between.
+    fn turns(&mut self, steps: &[Step], range: std::ops::Range<usize>, first: usize, [from, to]: [libc::c_int; 2]) {
         for (turn, index) in range.enumerate() {
-            if turn.is_multiple_of(2) == is_child {
+            if turn % 2 == first {
                 self.run_range(steps, index, index + 1);
                 flush(&mut self.out);
                 // SAFETY: the kernel reads one byte.

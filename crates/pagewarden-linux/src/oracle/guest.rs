@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 
 use pagewarden::manager::Privileges;
 
-use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, fix_layout};
+use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
 use super::enclosure::Enclosure;
 use super::files::Files;
 use super::guard::{Guard, Locking};
@@ -19,7 +19,7 @@ use super::raw;
 use super::state::{self, MapLine};
 use super::text::{END, parse_step};
 use crate::traced::import;
-use crate::{Exit, RunOptions};
+use crate::{Exit, RunOptions, Verify};
 
 /// Most bytes of text that a guest takes.
 pub const INPUT_ROOM: usize = 2 << 20;
@@ -32,7 +32,8 @@ const OWN_REGIONS: usize = 256;
 /// Input that is too long or does not parse, and what the host says.
 pub fn main() -> io::Result<()> {
     match std::env::args_os().next_back() {
-        Some(last) if last == UNDER_PAGEWARDEN => run_traced(),
+        Some(last) if last == UNDER_PAGEWARDEN => run_traced(Verify::Off),
+        Some(last) if last == VERIFIED => run_traced(Verify::EachCall),
         Some(last) if last == ENCLOSED => run_here(Setting::Enclosed),
         Some(last) if last == IN_ARENA => run_here(Setting::Arena),
         _ => run_here(Setting::Whole),
@@ -51,13 +52,19 @@ enum Setting {
 }
 
 /// Runs this very program under pagewarden, with the arguments and the layout that it has without.
-fn run_traced() -> io::Result<()> {
+fn run_traced(verify: Verify) -> io::Result<()> {
     fix_layout()?;
     let mut args: Vec<OsString> = std::env::args_os().collect();
     let program = if args.is_empty() { OsString::new() } else { args.remove(0) };
-    args.retain(|arg| arg != UNDER_PAGEWARDEN);
-    let options = RunOptions { program, args, ..RunOptions::default() };
-    match crate::run(&options, None).map_err(io::Error::other)?.exit {
+    args.retain(|arg| arg != UNDER_PAGEWARDEN && arg != VERIFIED);
+    let options = RunOptions { program, args, verify, ..RunOptions::default() };
+    let outcome = crate::run(&options, None).map_err(io::Error::other)?;
+    if let Some(words) = outcome.difference {
+        // It belongs to what the guest has printed last.
+        words.lines().for_each(|line| println!("verify: {line}"));
+        return Ok(());
+    }
+    match outcome.exit {
         Exit::Code(0) => Ok(()),
         other => Err(io::Error::other(format!("the guest ended with {other:?}"))),
     }

@@ -125,7 +125,7 @@ impl Interpreter {
     /// Runs a step, in the thread that was asked for, and writes down what it answered.
     pub(super) fn one(&mut self, steps: &[Step], index: usize) {
         let step = &steps[index];
-        let outcome = match self.runner.take().filter(|_| self.company == Company::None) {
+        let outcome = match self.runner.take().filter(|_| self.company == Company::None && step.call != Call::Storm) {
             Some(which) => self.in_thread(which, step),
             None => self.step(step),
         };
@@ -147,9 +147,11 @@ impl Interpreter {
     fn in_thread(&mut self, which: usize, step: &Step) -> Outcome {
         let mut order = Order { interpreter: self, step: *step, outcome: Outcome::Skipped };
         let argument = ptr::from_mut(&mut order).cast();
-        // SAFETY: the order is alive, and this thread does nothing with it or the interpreter while another has it; the
-        // mailboxes that both use meanwhile are atomics.
-        let has_run = unsafe { (*order.interpreter).threads.run(which, run_order, argument) };
+        // SAFETY: the order points to `self`; this thread does nothing with it while another has it, but for the
+        // mailboxes, which are atomics.
+        let threads = unsafe { &mut (*order.interpreter).threads };
+        // SAFETY: the order is alive, is what `run_order` takes, and is left alone meanwhile.
+        let has_run = unsafe { threads.run(which, run_order, argument) };
         if has_run { order.outcome } else { self.step(step) }
     }
 
@@ -185,6 +187,8 @@ impl Interpreter {
             Call::DropCapabilities => self.kernel.drop_capabilities(),
             Call::Seal => self.files.seal(addr),
             Call::NewMemfd => self.files.make_memfd(addr),
+            // Threads of a child in the same memory would be gone when its parent goes on.
+            Call::Storm if self.company == Company::Shared => Outcome::Skipped,
             Call::Storm => self.threads.storm(addr),
             Call::FileWrite | Call::FileRead | Call::Load | Call::Store | Call::Execute => {
                 self.copies.run(&self.kernel, &self.files, step.call, args)

@@ -261,10 +261,10 @@ impl Call {
 }
 
 impl Step {
-    /// A step; `args` has at most six.
+    /// A step; of `args` it takes as many as the call has.
     pub fn new(call: Call, args: &[Arg]) -> Self {
         let mut all = [Arg::Value(0); 6];
-        for (place, arg) in all.iter_mut().zip(args) {
+        for (place, arg) in all.iter_mut().zip(args).take(call.arity()) {
             *place = *arg;
         }
         Self { call, args: all }

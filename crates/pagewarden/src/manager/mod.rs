@@ -350,6 +350,12 @@ impl<P> PageManager<P> {
         &self.space.state.totals
     }
 
+    /// Pages that `RLIMIT_MEMLOCK` counts (`mm->locked_vm`): those of locked regions, and those that moves have left
+    /// counted.
+    pub const fn locked_pages(&self) -> u64 {
+        self.space.state.totals.locked_pages + self.space.state.left_locked_pages
+    }
+
     /// The program break.
     pub const fn program_break(&self) -> VirtAddr {
         self.space.state.brk

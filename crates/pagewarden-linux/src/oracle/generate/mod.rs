@@ -429,7 +429,17 @@ impl Generator {
     fn prot(&mut self) -> u64 {
         let odd = 1 << self.rng.below(40);
         let plain = self.rng.below(8);
-        self.rng.weighted(&[(50, 3), (18, 1), (12, 0), (14, plain), (2, 8 | plain), (2, 3 | odd), (2, 0x10 | plain)])
+        self.rng.weighted(&[
+            (50, 3),
+            (18, 1),
+            (12, 0),
+            (8, 7),
+            (4, 5),
+            (14, plain),
+            (2, 8 | plain),
+            (2, 3 | odd),
+            (2, 0x10 | plain),
+        ])
     }
 
     fn file(&mut self) -> FileKind {
