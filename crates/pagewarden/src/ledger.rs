@@ -9,7 +9,8 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::atomics::{AtomicU64, Ordering};
 
 /// What is counted. Units: pages, unless the name says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -6,6 +6,7 @@
 //! unsafe code relies on the core for.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
@@ -40,6 +41,16 @@ pub enum Source {
     Removed,
     /// It stays mapped and is empty (`MREMAP_DONTUNMAP`).
     Kept,
+}
+
+/// What a range holds that is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contents {
+    /// [Plain](Region::is_plain) memory without a hole, with these rights: a platform may keep the mapping for later,
+    /// emptied and out of reach, and nobody can tell.
+    Anonymous(Prot),
+    /// Anything.
+    Other,
 }
 
 /// How pages are locked.
@@ -113,6 +124,8 @@ pub enum Op {
     Unmap {
         /// Where.
         range: PageRange,
+        /// What is there.
+        contents: Contents,
     },
     /// Change rights; the whole range is mapped.
     Protect {
@@ -162,6 +175,8 @@ pub enum Op {
         to: PageRange,
         /// What becomes of `from`.
         source: Source,
+        /// The last page that moves, as it was: the pages that `to` has more become like it.
+        region: Region,
     },
     /// Make a region longer in place; the pages after it are free.
     Grow {
@@ -169,6 +184,8 @@ pub enum Op {
         from: PageRange,
         /// What will be; starts where `from` does.
         to: PageRange,
+        /// The last page of `from`: the new pages become like it.
+        region: Region,
     },
     /// Show the shared pages at `from` a second time (mremap(2) with an old size of 0).
     Duplicate {
@@ -217,6 +234,8 @@ pub enum Op {
     Lock {
         /// Where.
         range: PageRange,
+        /// The part of it up to the first hole.
+        mapped: PageRange,
         /// How.
         lock: Lock,
     },
@@ -224,6 +243,8 @@ pub enum Op {
     LockAll {
         /// What is locked.
         flags: LockAllFlags,
+        /// What is mapped, lowest first; nothing if the call does not change what is there already.
+        mapped: Vec<PageRange>,
     },
     /// Name private anonymous pages, or take their name away.
     Name {
@@ -238,6 +259,8 @@ pub enum Op {
         from: VirtAddr,
         /// Where it goes.
         to: VirtAddr,
+        /// What is there that goes, if it is moved down.
+        contents: Contents,
     },
 }
 
@@ -255,16 +278,16 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
-            Self::Unmap { range } => write!(f, "unmap {range}"),
+            Self::Unmap { range, .. } => write!(f, "unmap {range}"),
             Self::Protect { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
             Self::ProtectKey { range, from, to } => write!(f, "protect {range} {from} -> {to}"),
             Self::Seal { range } => write!(f, "seal {range}"),
             Self::AllocateKey { key, rights } => write!(f, "allocate {key} rights {rights:#x}"),
             Self::FreeKey { key } => write!(f, "free {key}"),
             Self::DenyExecGain { flags } => write!(f, "deny-exec-gain {flags:?}"),
-            Self::Move { from, to, source: Source::Removed } => write!(f, "move {from} -> {to}"),
-            Self::Move { from, to, source: Source::Kept } => write!(f, "move {from} -> {to} keep"),
-            Self::Grow { from, to } => write!(f, "grow {from} -> {to}"),
+            Self::Move { from, to, source: Source::Removed, .. } => write!(f, "move {from} -> {to}"),
+            Self::Move { from, to, source: Source::Kept, .. } => write!(f, "move {from} -> {to} keep"),
+            Self::Grow { from, to, .. } => write!(f, "grow {from} -> {to}"),
             Self::Duplicate { from, to, .. } => write!(f, "duplicate {from} -> {to}"),
             Self::Advise { range, advice } => write!(f, "advise {range} {advice:?}"),
             Self::RemapPages { range, region, .. } => {
@@ -272,11 +295,11 @@ impl fmt::Display for Op {
             }
             Self::Sync { range, flags } => write!(f, "sync {range} {flags:?}"),
             Self::Residency { range, .. } => write!(f, "residency {range}"),
-            Self::Lock { range, lock } => write!(f, "lock {range} {lock:?}"),
-            Self::LockAll { flags } => write!(f, "lock-all {flags:?}"),
+            Self::Lock { range, lock, .. } => write!(f, "lock {range} {lock:?}"),
+            Self::LockAll { flags, .. } => write!(f, "lock-all {flags:?}"),
             Self::Name { range, name: Some(name) } => write!(f, "name {range} {}", name.name()),
             Self::Name { range, name: None } => write!(f, "unname {range}"),
-            Self::SetBreak { from, to } => write!(f, "break {from} -> {to}"),
+            Self::SetBreak { from, to, .. } => write!(f, "break {from} -> {to}"),
         }
     }
 }

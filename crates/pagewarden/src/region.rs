@@ -112,6 +112,14 @@ impl Region {
         }
     }
 
+    /// Whether the region is private anonymous memory without any property but its rights, and how it is charged:
+    /// nothing of it outlives its pages.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.backing, Backing::Anonymous)
+            && self.key == ProtectionKey::DEFAULT
+            && (self.flags - RegionFlags::COMMITTED - RegionFlags::NO_RESERVE).is_empty()
+    }
+
     /// The object behind the region, if it is not plain anonymous memory.
     pub fn object(&self) -> Option<&Arc<MemoryObject>> {
         match &self.backing {
@@ -128,5 +136,15 @@ impl Region {
     /// Whether stores are seen by others who map the same object.
     pub const fn is_shared(&self) -> bool {
         self.flags.contains(RegionFlags::SHARED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_has_three_words() {
+        assert_eq!(size_of::<Region>(), 24, "leaves of the map are full of regions");
     }
 }

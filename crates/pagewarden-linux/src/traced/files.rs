@@ -8,7 +8,7 @@
 //! file are the same object.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -39,7 +39,7 @@ const SWEEP_MIN: usize = 256;
 
 /// The objects that regions map.
 #[derive(Debug, Default)]
-pub(super) struct FileTable {
+pub(crate) struct FileTable {
     objects: HashMap<(u64, u64), Vec<Weak<MemoryObject>>>,
     sweep_at: usize,
     /// By device: whether large maps of its files are placed on huge-page boundaries.
@@ -49,7 +49,7 @@ pub(super) struct FileTable {
 impl FileTable {
     /// The object of this kind and name, made if there is none alive. Only files, memfds and segments have
     /// an identity to be found by. A file can be looked at by `path`.
-    pub(super) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
+    pub(crate) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
         let key = match &kind {
             ObjectKind::File(file)
             | ObjectKind::Device(file)
@@ -103,9 +103,9 @@ fn aligned_by_device(known: &mut HashMap<u64, bool>, device: u64, path: &str) ->
 
 /// What one file is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FileStatus {
+pub(crate) struct FileStatus {
     /// Which file.
-    pub(super) id: FileId,
+    pub(crate) id: FileId,
     /// Its length, or what is set aside for it if that is more: fallocate(2) reaches beyond the end.
     pub(super) bytes: u64,
     /// For a device: which.
@@ -115,6 +115,24 @@ pub(super) struct FileStatus {
 }
 
 impl FileStatus {
+    /// Whether it is `/dev/zero`.
+    pub(crate) fn is_zero_device(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFCHR && self.device == libc::makedev(1, 5)
+    }
+
+    /// What maps of it show; memfds live on `memory_device`.
+    pub(crate) fn kind(&self, memory_device: Option<u64>) -> ObjectKind {
+        if memory_device == Some(self.id.device) {
+            ObjectKind::Memfd(self.id)
+        } else if self.is_zero_device() {
+            ObjectKind::ZeroDevice(self.id)
+        } else if matches!(self.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
+            ObjectKind::Device(self.id)
+        } else {
+            ObjectKind::File(self.id)
+        }
+    }
+
     /// Whether it is an empty regular file that its owner may read and write, and nobody else.
     pub(super) const fn is_owners_alone(&self) -> bool {
         self.mode == libc::S_IFREG | 0o600 && self.bytes == 0
@@ -124,12 +142,19 @@ impl FileStatus {
 /// Looks at what a path leads to, following links; as the host knows it, without asking a server that may be
 /// a guest itself.
 pub(super) fn status(path: &str) -> io::Result<FileStatus> {
-    let path = CString::new(path)?;
+    statx(libc::AT_FDCWD, &CString::new(path)?, libc::AT_STATX_DONT_SYNC)
+}
+
+/// Looks at what a descriptor of this process is.
+pub(crate) fn status_of(fd: i32) -> io::Result<FileStatus> {
+    statx(fd, c"", libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH)
+}
+
+fn statx(folder: i32, path: &CStr, flags: i32) -> io::Result<FileStatus> {
     let mut data = MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_BLOCKS;
     // SAFETY: the path ends with a zero and `data` has room for the structure.
-    let result =
-        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, data.as_mut_ptr()) };
+    let result = unsafe { libc::statx(folder, path.as_ptr(), flags, wanted, data.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -176,21 +201,14 @@ impl Files for FileView<'_> {
         if flags & libc::O_PATH != 0 {
             return Err(Errno::BadF);
         }
-        self.is_zero_device = status.mode & libc::S_IFMT == libc::S_IFCHR && status.device == libc::makedev(1, 5);
+        self.is_zero_device = status.is_zero_device();
         let name = fd_name(self.tid, fd).map_err(|_| Errno::BadF)?;
-        let kind = if self.segments.is_memory(status.id) {
-            self.segments.note_memfd(status.id, status.bytes).map_err(|_| Errno::NoMem)?;
-            ObjectKind::Memfd(status.id)
-        } else if self.is_zero_device {
-            ObjectKind::ZeroDevice(status.id)
-        } else if matches!(status.mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
-            ObjectKind::Device(status.id)
-        } else {
-            ObjectKind::File(status.id)
-        };
-        let mut traits = traits(&path, &status, flags);
-        let is_sealed = matches!(kind, ObjectKind::Memfd(_)) && has_write_seal(self.tid, fd);
-        traits.set(FileTraits::WRITE_SEALED, is_sealed);
+        let kind = status.kind(self.segments.memory_device());
+        let mut traits = traits(file_system(&path), &status, flags);
+        if let ObjectKind::Memfd(file) = kind {
+            self.segments.note_memfd(file, status.bytes).map_err(|_| Errno::NoMem)?;
+            traits.set(FileTraits::WRITE_SEALED, has_write_seal(self.tid, fd));
+        }
         Ok(OpenFile { object: self.table.intern(kind, &name, &path), traits })
     }
 
@@ -311,13 +329,14 @@ fn owned(answer: libc::c_long) -> Option<OwnedFd> {
 }
 
 /// Whether an open file is sealed against writing.
-pub(super) fn is_write_sealed(file: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_write_sealed(file: BorrowedFd<'_>) -> bool {
     // SAFETY: plain numbers.
     let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
     seals > 0 && seals & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) != 0
 }
 
-fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
+/// What the file allows: where it lies, what it is, and the `O_*` word that it was opened with.
+pub(crate) fn traits(file_system: Option<Statfs>, status: &FileStatus, flags: i32) -> FileTraits {
     let mut traits = FileTraits::empty();
     traits.set(FileTraits::READABLE, matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR));
     traits.set(FileTraits::WRITABLE, matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR));
@@ -325,11 +344,13 @@ fn traits(path: &str, status: &FileStatus, flags: i32) -> FileTraits {
     let is_mappable = !matches!(status.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK);
     traits.set(FileTraits::NOT_MAPPABLE, !is_mappable);
     traits.set(FileTraits::REGULAR, status.mode & libc::S_IFMT == libc::S_IFREG);
-    if let Some(data) = file_system(path) {
+    if let Some(data) = file_system {
         let kind = data.filesystem_type();
         let is_no_exec = data.flags().contains(FsFlags::ST_NOEXEC) || NO_EXEC_KINDS.contains(&kind.0);
         traits.set(FileTraits::NO_EXEC, is_no_exec);
-        traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
+        // Directories of the same file system do not know MAP_SYNC.
+        let knows_sync = matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC);
+        traits.set(FileTraits::SYNC, knows_sync && traits.contains(FileTraits::REGULAR));
         traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
     }
     traits

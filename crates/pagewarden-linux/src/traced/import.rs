@@ -132,7 +132,8 @@ fn config(tid: Tid, entries: &[MapsEntry], account: Account, policy: &Policy) ->
     })
 }
 
-fn number_in(path: &str) -> Option<u64> {
+/// The number that a file of the host holds.
+pub(crate) fn number_in(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -182,7 +183,7 @@ fn lowest_hint() -> VirtAddr {
 }
 
 /// What the host's kernel was built with, found out by asking for it where nothing is to be done.
-fn features() -> Features {
+pub(crate) fn features() -> Features {
     static KNOWN: OnceLock<Features> = OnceLock::new();
     *KNOWN.get_or_init(|| {
         let knows = |advice: &Advice| {
@@ -245,7 +246,7 @@ fn program_break(tid: Tid, entries: &[MapsEntry]) -> io::Result<Break> {
 }
 
 /// The limits of a process, as they are now.
-pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
+pub(crate) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
     let both = |resource| {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: a null pointer says that nothing is set; `limit` is alive and has the type of a limit.
@@ -264,7 +265,7 @@ pub(super) fn limits(tid: Tid) -> io::Result<ResourceLimits> {
 
 /// What the process may do beyond the ordinary. Capabilities in a namespace of its own count for nothing, and no
 /// guest is let take frames from the whole machine, whatever it may do elsewhere.
-pub(super) fn privileges(tid: Tid) -> io::Result<Privileges> {
+pub(crate) fn privileges(tid: Tid) -> io::Result<Privileges> {
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map_or("", str::trim);
     let effective = u64::from_str_radix(effective, 16).unwrap_or(0);

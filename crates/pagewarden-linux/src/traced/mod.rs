@@ -44,20 +44,20 @@
 //! | everything else | not stopped | changes no map |
 
 mod calls;
-mod files;
+pub(crate) mod files;
 mod filter;
 mod fork;
-mod import;
+pub(crate) mod import;
 mod inject;
 mod opens;
 mod process;
-mod provider;
+pub(crate) mod provider;
 mod ptrace;
-mod segments;
+pub(crate) mod segments;
 mod signals;
 mod spawn;
 mod tracer;
-mod verify;
+pub(crate) mod verify;
 mod wait;
 mod writable_code;
 

@@ -17,7 +17,7 @@ use super::ptrace::Tid;
 use crate::proc_maps;
 
 /// `SHM_EXEC` (linux/shm.h).
-const SHM_EXEC: u64 = 0o100_000;
+pub(crate) const SHM_EXEC: u64 = 0o100_000;
 const MLOCK_ONFAULT: u64 = 1;
 /// `PROT_SEM` (asm-generic/mman-common.h): no effect of its own.
 const PROT_SEM: u64 = 8;
@@ -79,7 +79,7 @@ impl PageManagementProvider for TracedProvider {
 
     fn is_write_sealed(&self, range: PageRange) -> bool {
         // Where the host does not let us look, it still refuses what the seal forbids.
-        self.mapped_file(range.start()).is_some_and(|file| files::is_write_sealed(file.as_fd()))
+        mapped_file(&self.reader.to_string(), range.start()).is_some_and(|file| files::is_write_sealed(file.as_fd()))
     }
 
     fn stack_start(&self, region: PageRange) -> VirtAddr {
@@ -92,19 +92,19 @@ impl PageManagementProvider for TracedProvider {
 }
 
 impl TracedProvider {
-    /// The file behind the mapping at `address`, opened anew; for those who may open mapped files.
-    fn mapped_file(&self, address: VirtAddr) -> Option<File> {
-        let folder = PathBuf::from(format!("/proc/{}", self.reader));
-        let maps = File::open(folder.join("maps")).ok()?;
-        let (start, end) = query(&maps, address)?;
-        File::open(folder.join(format!("map_files/{:x}-{:x}", start.as_u64(), end.as_u64()))).ok()
-    }
-
     /// The start of the mapping that holds `address`, by the text of the map.
     fn scan(&self, address: VirtAddr) -> Option<VirtAddr> {
         let entries = proc_maps::read(self.reader).ok()?;
         entries.iter().find(|entry| entry.range.contains(address)).map(|entry| entry.range.start())
     }
+}
+
+/// The file behind the mapping at `address` of a process, opened anew; for those who may open mapped files.
+pub(crate) fn mapped_file(process: &str, address: VirtAddr) -> Option<File> {
+    let folder = PathBuf::from("/proc").join(process);
+    let maps = File::open(folder.join("maps")).ok()?;
+    let (start, end) = query(&maps, address)?;
+    File::open(folder.join(format!("map_files/{:x}-{:x}", start.as_u64(), end.as_u64()))).ok()
 }
 
 /// `struct procmap_query` (linux/fs.h).
@@ -153,7 +153,7 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
     };
     Ok(match op {
         Op::Map { range, region, target, populate } => return map(*range, region, *target, *populate, call),
-        Op::Unmap { range } => simple(libc::SYS_munmap, range, 0),
+        Op::Unmap { range, .. } => simple(libc::SYS_munmap, range, 0),
         Op::Protect { range, to, .. } => simple(libc::SYS_mprotect, range, without_key_choice(*to)),
         Op::ProtectKey { range, to, .. } => protect_key(*range, *to),
         Op::Seal { range } => simple(SYS_MSEAL, range, 0),
@@ -167,11 +167,11 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
             let args = [PR_SET_MDWE.into(), flags.bits(), 0, 0, 0, 0];
             HostCall { number: libc::SYS_prctl, args, expected: 0 }
         }
-        Op::Move { from, to, source } => {
+        Op::Move { from, to, source, .. } => {
             let kept = if *source == Source::Kept { RemapFlags::DONT_UNMAP } else { RemapFlags::empty() };
             remap(from.start(), from.bytes(), *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED | kept)
         }
-        Op::Grow { from, to } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
+        Op::Grow { from, to, .. } => remap(from.start(), from.bytes(), *to, RemapFlags::empty()),
         Op::Duplicate { from, to, .. } => remap(*from, 0, *to, RemapFlags::MAY_MOVE | RemapFlags::FIXED),
         Op::Advise { range, advice } => simple(libc::SYS_madvise, range, u64::from(advice.raw().cast_unsigned())),
         Op::RemapPages { range, region, populate } => {
@@ -184,10 +184,10 @@ fn host_call(op: &Op, call: &StoppedCall) -> Result<HostCall, Errno> {
         Op::Sync { range, flags } => simple(libc::SYS_msync, range, flags.bits()),
         // The manager's own.
         Op::Residency { .. } => return Err(Errno::NoSys),
-        Op::Lock { range, lock: Lock::Now } => simple(libc::SYS_mlock, range, 0),
-        Op::Lock { range, lock: Lock::OnFault } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
-        Op::Lock { range, lock: Lock::Released } => simple(libc::SYS_munlock, range, 0),
-        Op::LockAll { flags } => {
+        Op::Lock { range, lock: Lock::Now, .. } => simple(libc::SYS_mlock, range, 0),
+        Op::Lock { range, lock: Lock::OnFault, .. } => simple(libc::SYS_mlock2, range, MLOCK_ONFAULT),
+        Op::Lock { range, lock: Lock::Released, .. } => simple(libc::SYS_munlock, range, 0),
+        Op::LockAll { flags, .. } => {
             let number = if *flags == LockAllFlags::empty() { libc::SYS_munlockall } else { libc::SYS_mlockall };
             HostCall { number, args: [flags.bits(), 0, 0, 0, 0, 0], expected: 0 }
         }
@@ -274,7 +274,7 @@ fn map(
 }
 
 /// What only the file gives a meaning to: all but what the region says itself, and where it goes.
-fn file_flags(word: MapFlags) -> MapFlags {
+pub(crate) fn file_flags(word: MapFlags) -> MapFlags {
     word - (MapFlags::TYPE
         | MapFlags::FIXED
         | MapFlags::FIXED_NO_REPLACE
@@ -285,7 +285,8 @@ fn file_flags(word: MapFlags) -> MapFlags {
         | MapFlags::NON_BLOCK)
 }
 
-fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
+/// What the region says itself of how it is mapped.
+pub(crate) fn map_flags(region: &Region, target: Target, populate: Populate) -> MapFlags {
     let mut flags = if region.is_shared() { MapFlags::SHARED } else { MapFlags::PRIVATE };
     if region.flags.contains(RegionFlags::DROPPABLE) {
         flags = MapFlags::DROPPABLE;

@@ -33,9 +33,9 @@ pub(super) struct Segments {
 
 /// What the host says of a System V segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SegmentStatus {
-    pub(super) key: i32,
-    pub(super) bytes: u64,
+pub(crate) struct SegmentStatus {
+    pub(crate) key: i32,
+    pub(crate) bytes: u64,
     owner: [u32; 2],
     group: [u32; 2],
     mode: u32,
@@ -50,6 +50,11 @@ impl Segments {
     /// Whether the file lives in memory that belongs to nobody else, as memfds do.
     pub(super) fn is_memory(&self, file: FileId) -> bool {
         self.memory_device == Some(file.device)
+    }
+
+    /// The file system inside the host that memfds live on, if it could be found out.
+    pub(super) const fn memory_device(&self) -> Option<u64> {
+        self.memory_device
     }
 
     /// Charges a memfd for `bytes`, unless it holds as much already.
@@ -113,7 +118,7 @@ fn open_memfds(tid: Tid) -> Option<Vec<FileId>> {
 }
 
 /// Makes a memfd to see on which device they are.
-fn memory_device() -> Option<u64> {
+pub(crate) fn memory_device() -> Option<u64> {
     let name = CString::new("probe").ok()?;
     // SAFETY: the name ends with a zero.
     let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
@@ -126,7 +131,7 @@ fn memory_device() -> Option<u64> {
 }
 
 /// What segment `id` is; `None` if there is none.
-pub(super) fn segment_status(id: i32) -> Option<SegmentStatus> {
+pub(crate) fn segment_status(id: i32) -> Option<SegmentStatus> {
     let mut data = MaybeUninit::<libc::shmid_ds>::zeroed();
     // SAFETY: `data` has room for what IPC_STAT writes.
     if unsafe { libc::shmctl(id, libc::IPC_STAT, data.as_mut_ptr()) } != 0 {
@@ -145,7 +150,7 @@ pub(super) fn segment_status(id: i32) -> Option<SegmentStatus> {
 }
 
 /// What thread `tid` may do with a segment (`ipc/util.c:ipcperms`).
-pub(super) fn rights(tid: Tid, segment: &SegmentStatus) -> Prot {
+pub(crate) fn rights(tid: Tid, segment: &SegmentStatus) -> Prot {
     const CAP_IPC_OWNER: u64 = 1 << 15;
     let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();

@@ -132,7 +132,7 @@ fn joined(lines: impl Iterator<Item = Line>) -> Vec<Line> {
 }
 
 /// The first difference between the manager's map and the host's, in words.
-pub(super) fn difference(map: &Vmmap, host: &[MapsEntry], task_end: VirtAddr) -> Option<String> {
+pub(crate) fn difference(map: &Vmmap, host: &[MapsEntry], task_end: VirtAddr) -> Option<String> {
     let ours = joined(map.iter().map(|entry| ours(entry.range, entry.region)));
     let theirs = joined(host.iter().filter(|entry| entry.range.end() <= task_end).map(theirs));
     let agreeing = ours.iter().zip(&theirs).take_while(|(a, b)| a.agrees_with(b)).count();

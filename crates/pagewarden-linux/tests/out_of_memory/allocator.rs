@@ -32,7 +32,6 @@ struct Limit {
 thread_local! {
     static LIMIT: Cell<Option<Limit>> = const { Cell::new(None) };
     static BYTES: Cell<usize> = const { Cell::new(0) };
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
     static REFUSED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -50,13 +49,6 @@ pub(crate) fn live_bytes() -> usize {
     BYTES.get()
 }
 
-/// The bytes of the largest allocation that `action` makes.
-pub(crate) fn largest_allocation(action: impl FnOnce()) -> usize {
-    LARGEST.set(0);
-    action();
-    LARGEST.get()
-}
-
 /// Whether the allocation is granted; it is then counted.
 fn take(bytes: usize) -> bool {
     if let Some(limit) = LIMIT.get()
@@ -68,7 +60,6 @@ fn take(bytes: usize) -> bool {
         };
         LIMIT.set(Some(Limit { left, ..limit }));
     }
-    LARGEST.set(LARGEST.get().max(bytes));
     BYTES.set(BYTES.get().wrapping_add(bytes));
     true
 }

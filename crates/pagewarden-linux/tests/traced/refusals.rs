@@ -16,8 +16,6 @@ io_uring_setup ENOSYS
 io_setup ENOSYS
 userfaultfd ENOSYS
 memfd_secret ENOSYS
-remap_file_pages ENOSYS
-process_madvise ENOSYS
 ptrace EPERM
 process_vm_writev EPERM
 personality EINVAL

@@ -9,7 +9,7 @@ use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::prot::Prot;
-use crate::provider::Op;
+use crate::provider::{Contents, Op};
 use crate::region::{Region, RegionFlags};
 
 /// What moving the break to `addr` does to `space`. Below the start of the heap, the call only asks.
@@ -36,18 +36,19 @@ fn move_break(draft: &mut Draft<'_>, to: VirtAddr) -> Option<()> {
     if old == new {
         return Some(());
     }
-    if to <= from { shrink(draft, PageRange::new(new, old)?) } else { grow(draft, PageRange::new(old, new)?) }?;
-    draft.op(Op::SetBreak { from, to });
+    let contents =
+        if to <= from { shrink(draft, PageRange::new(new, old)?) } else { grow(draft, PageRange::new(old, new)?) }?;
+    draft.op(Op::SetBreak { from, to, contents });
     Some(())
 }
 
-fn shrink(draft: &mut Draft<'_>, gone: PageRange) -> Option<()> {
+fn shrink(draft: &mut Draft<'_>, gone: PageRange) -> Option<Contents> {
     draft.next.map.range(gone).next()?;
     draft.check_modifiable(gone).ok()?;
     draft.next.remove(gone).ok()
 }
 
-fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
+fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {
     let space = draft.space;
     let mut region = Region::anonymous(Prot::READ | Prot::WRITE);
     region.flags = space.state.lock_future;
@@ -68,5 +69,6 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<()> {
     }
     draft.ask_for(pages).ok()?;
     region.flags |= RegionFlags::COMMITTED;
-    draft.next.insert(added, region).ok()
+    draft.next.insert(added, region).ok()?;
+    Some(Contents::Other)
 }

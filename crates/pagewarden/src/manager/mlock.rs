@@ -1,5 +1,7 @@
 //! mlock(2), mlock2(2), munlock(2), mlockall(2), munlockall(2): `mm/mlock.c`.
 
+use alloc::vec::Vec;
+
 use super::config::Privileges;
 use super::plan::{Draft, Plan, Refusal};
 use super::space::{Space, parts};
@@ -79,7 +81,7 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
     if let Some(done) = PageRange::new(range.start(), next) {
         draft.next.update(done, |region| relock(region, lock))?;
         // The platform is told of the whole range: where it has a hole, nothing is made resident.
-        draft.op(Op::Lock { range, lock });
+        draft.op(Op::Lock { range, mapped: done, lock });
     }
     draft.finish(if next < range.end() { Err(Errno::NoMem.into()) } else { Ok(0) })
 }
@@ -128,11 +130,30 @@ fn set_all(space: &Space, flags: LockAllFlags) -> Result<Plan, Refusal> {
     draft.next.lock_future = if is_future { wanted } else { RegionFlags::empty() };
     let is_current = flags.contains(LockAllFlags::CURRENT);
     // With MCL_FUTURE alone the regions of now stay as they are; otherwise they are locked or unlocked.
+    let mut mapped = Vec::new();
     if is_current || !is_future {
         let lock = if is_current { lock } else { Lock::Released };
         let all = PageRange::new(VirtAddr::new(0), space.config.layout.task_end).ok_or(Errno::NoMem)?;
         draft.next.update(all, |region| relock(region, lock))?;
+        mapped = runs(space)?;
     }
-    draft.op(Op::LockAll { flags });
+    draft.op(Op::LockAll { flags, mapped });
     draft.finish(Ok(0))
+}
+
+/// What is mapped, neighbours as one.
+fn runs(space: &Space) -> Result<Vec<PageRange>, Errno> {
+    let mut runs: Vec<PageRange> = Vec::new();
+    for entry in space.state.map.iter() {
+        match runs.last_mut() {
+            Some(last) if last.end() == entry.range.start() => {
+                *last = PageRange::new(last.start(), entry.range.end()).unwrap_or(*last);
+            }
+            _ => {
+                runs.try_reserve(1).map_err(|_| Errno::NoMem)?;
+                runs.push(entry.range);
+            }
+        }
+    }
+    Ok(runs)
 }

@@ -169,9 +169,9 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
-            let value = plan.value_before(failure.at);
+            let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
-            return value.ok_or(Refusal::new(failure.errno, Cause::Platform));
+            return value.ok_or(refusal);
         }
         self.publish(plan.next);
         plan.outcome
@@ -185,14 +185,14 @@ impl<P: PageManagementProvider> PageManager<P> {
         self.call_observed(request, |_| ())
     }
 
-    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself near
-    /// the request are noted first; should a place that looked free turn out to be taken by one, the request
+    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself where it
+    /// matters to the request are noted first; should a place that looked free turn out to be taken by one, the request
     /// is planned once more.
     ///
     /// # Errors
     /// As [`Self::plan`] and [`Self::apply`].
     pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
-        if self.may_touch_stack(request) {
+        if self.space.state.totals.stack_pages > 0 && (self.has_low_stack() || self.may_touch_stack(request)) {
             self.note_stack_growth();
         }
         let plan = self.plan(request)?;
@@ -207,6 +207,25 @@ impl<P: PageManagementProvider> PageManager<P> {
             }
             answer => answer,
         }
+    }
+
+    /// Whether a region that grows down lies where searches go: how far it has grown bears on every place.
+    fn has_low_stack(&self) -> bool {
+        let state = &self.space.state;
+        let mut pages_left = state.totals.stack_pages;
+        // The stack of the first thread is among the highest regions, so without others the walk is short.
+        for entry in state.map.iter().rev() {
+            if pages_left == 0 {
+                return false;
+            }
+            if entry.region.flags.contains(RegionFlags::GROWS_DOWN) {
+                if entry.range.start() < self.space.config.layout.mmap_base {
+                    return true;
+                }
+                pages_left -= entry.range.pages().get();
+            }
+        }
+        false
     }
 
     /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
@@ -257,7 +276,11 @@ impl<P: PageManagementProvider> PageManager<P> {
             charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
         }
         let promised = overcommit::promised(self.account());
-        if plan.promise_bound.is_some_and(|bound| promised >= bound) { Err(overcommit::over()) } else { Ok(()) }
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) {
+            plan.give_object_back();
+            return Err(overcommit::over());
+        }
+        Ok(())
     }
 
     fn publish(&mut self, mut next: State) {

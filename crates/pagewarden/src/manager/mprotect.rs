@@ -147,7 +147,7 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
     Ok(())
 }
 
-/// Gives all of `range` the rights `prot` and the key, if one is given. What has once been writable stays charged.
+/// Gives all of `range` the rights `prot`, and `key` if there is one. What has once been writable stays charged.
 pub(super) fn set(
     space: &Space,
     state: &mut State,
@@ -161,6 +161,5 @@ pub(super) fn set(
         if space.is_accountable(region) {
             region.flags |= RegionFlags::COMMITTED;
         }
-    })?;
-    Ok(())
+    })
 }

@@ -197,7 +197,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
         ask_for_growth(draft, remap, region.flags)?;
         draft.next.insert(added, last.region.clone())?;
-        draft.op(Op::Grow { from, to });
+        draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
     }
     if !remap.flags.contains(RemapFlags::MAY_MOVE) {
@@ -235,21 +235,29 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let space = draft.space;
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
-    let place = find_place(space, remap, &region)?;
-    let mut target = Target::Vacant;
+    let place = find_place(space, remap, &region);
+    let mut replaced = None;
     if remap.flags.contains(RemapFlags::FIXED) {
-        let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
-        draft.check_modifiable(to)?;
-        if !draft.next.map.is_free(to) {
-            draft.next.remove(to)?;
-            target = Target::Replace;
-            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to });
-                return Err(refusal);
-            }
+        let range = PageRange::from_len(VirtAddr::new(remap.new_addr), remap.new_len).ok_or(Errno::Inval)?;
+        draft.check_modifiable(range)?;
+        if !draft.next.map.is_free(range) {
+            replaced = Some(Op::Unmap { range, contents: draft.next.remove(range)? });
         }
     }
-    check_after_unmap(draft, remap, &region)?;
+    let target = if replaced.is_some() { Target::Replace } else { Target::Vacant };
+    if let Err(refusal) = check_after_unmap(draft, remap, &region) {
+        replaced.into_iter().for_each(|unmap| draft.op(unmap));
+        return Err(refusal);
+    }
+    let place = match place {
+        Ok(place) => place,
+        Err(errno) => {
+            // Linux looks at the place last of all: the tail is gone by then too.
+            replaced.into_iter().for_each(|unmap| draft.op(unmap));
+            shrink(draft, remap)?;
+            return Err(errno.into());
+        }
+    };
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
     let moved = relocate(draft, &kept, place, target)?;
@@ -301,13 +309,18 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     };
     let flags = draft.next.map.get(from.start()).ok_or(Errno::Fault)?.region.flags;
     ask_for_growth(draft, remap, flags)?;
-    relocate_regions(&mut draft.next, from, to, remap.source())?;
-    draft.op(Op::Move { from, to, source: remap.source() });
+    let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
+    draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
 }
 
-/// What a move to the free range `to` changes in the map.
-pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange, source: Source) -> Result<(), Errno> {
+/// What a move to the free range `to` changes in the map. Gives the last region that moves, as it was.
+pub(super) fn relocate_regions(
+    state: &mut State,
+    from: PageRange,
+    to: PageRange,
+    source: Source,
+) -> Result<Region, Errno> {
     // The regions are read from a version of their own, which costs no list.
     let before = state.map.clone();
     if source == Source::Removed {
@@ -318,12 +331,15 @@ pub(super) fn relocate_regions(state: &mut State, from: PageRange, to: PageRange
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
         state.insert(here, shifted(region, part, here))?;
     }
+    let (_, last) = parts(&before, from).next_back().ok_or(Errno::Fault)?;
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
-        let (_, last) = parts(&before, from).last().ok_or(Errno::Fault)?;
         state.insert(added, shifted(last, from, to))?;
     }
-    if source == Source::Kept { unlock_source(state, from) } else { Ok(()) }
+    if source == Source::Kept {
+        unlock_source(state, from)?;
+    }
+    Ok(last.clone())
 }
 
 /// What stays behind is not locked any more. Linux says so of the whole region, even where the pages that have

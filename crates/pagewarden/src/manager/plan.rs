@@ -119,6 +119,14 @@ impl Plan {
         matches!(self.ops.as_slice(), [Op::Lock { .. }])
     }
 
+    /// Why the request is refused when the platform fails with `errno`. A lock over a hole is refused by both.
+    pub(super) fn refusal_for(&self, errno: Errno) -> Refusal {
+        match self.outcome {
+            Err(refusal) if self.holds_when_it_fails() && refusal.errno == errno => refusal,
+            _ => Refusal::new(errno, Cause::Platform),
+        }
+    }
+
     /// Gives back what the object of the request was charged: it has come to nothing, whoever else holds the plan.
     pub(super) fn give_object_back(&self) {
         if let Some((object, pages)) = &self.object
@@ -143,19 +151,26 @@ pub(super) struct Draft<'a> {
     pub(super) next: State,
     ops: Vec<Op>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
-    promise_bound: Option<u64>,
     checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
     keeps_state: bool,
+    promise_bound: Option<u64>,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        let (ops, checkpoints, object, promise_bound) = (Vec::new(), Vec::new(), None, None);
-        let (keeps_state, lock_errno) = (false, Errno::NoMem);
-        Self { space, next: space.state.clone(), ops, object, promise_bound, checkpoints, keeps_state, lock_errno }
+        Self {
+            space,
+            next: space.state.clone(),
+            ops: Vec::new(),
+            object: None,
+            checkpoints: Vec::new(),
+            keeps_state: false,
+            promise_bound: None,
+            lock_errno: Errno::NoMem,
+        }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -196,8 +211,8 @@ impl<'a> Draft<'a> {
 
     /// What is mapped in `range` goes, in the map and on the platform.
     pub(super) fn unmap(&mut self, range: PageRange) -> Result<(), Errno> {
-        self.next.remove(range)?;
-        self.op(Op::Unmap { range });
+        let contents = self.next.remove(range)?;
+        self.op(Op::Unmap { range, contents });
         Ok(())
     }
 
@@ -243,7 +258,7 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, promise_bound, checkpoints, .. } = self;
+        let Self { space, next, ops, object, checkpoints, promise_bound, .. } = self;
         Ok(Plan { ops, next, object, promise_bound, outcome, generation: space.generation, checkpoints })
     }
 

@@ -10,6 +10,7 @@ use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::MdweFlags;
 use crate::prot::Prot;
+use crate::provider::Contents;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::{Entry, Vmmap};
 
@@ -129,15 +130,16 @@ impl State {
         self.note(edited)
     }
 
-    /// Removes whatever is in `range`.
-    pub(super) fn remove(&mut self, range: PageRange) -> Result<(), Errno> {
-        self.discount(range);
+    /// Removes whatever is in `range`, and says what it was.
+    pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
+        let contents = self.discount(range);
         let edited = if self.attached.is_empty() {
             self.map.remove(range)
         } else {
             self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.remove(range))
         };
-        self.note(edited)
+        self.note(edited)?;
+        Ok(contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
@@ -152,14 +154,19 @@ impl State {
         self.note(edited)
     }
 
-    /// Takes what is in `range` out of the sums.
-    fn discount(&mut self, range: PageRange) {
+    /// Takes what is in `range` out of the sums, and says what it is.
+    fn discount(&mut self, range: PageRange) -> Contents {
         let mut gone = Totals::default();
+        let mut contents = Contents::Other;
         for (part, region) in parts(&self.map, range) {
             gone.add(Totals::of(region, part.pages()));
+            if part == range && region.is_plain() {
+                contents = Contents::Anonymous(region.prot);
+            }
         }
         self.totals.sub(gone);
         self.uncharged_pages -= gone.committed_pages.min(self.uncharged_pages);
+        contents
     }
 
     /// Changes the regions in `range`.
@@ -196,7 +203,7 @@ impl State {
 }
 
 /// The parts of regions that lie inside `range`, lowest first.
-pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
+pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
     map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
 }
 

@@ -45,7 +45,7 @@ pub(super) fn take_back(
     failed: usize,
 ) -> Option<State> {
     let mut now = Residue { space, state: None };
-    if let Some(range) = ops.get(failed).and_then(replaced_range) {
+    if let Some(range) = ops.get(failed).and_then(emptied_range) {
         now.check_kept(provider, range);
     }
     for op in ops.iter().take(failed).rev() {
@@ -54,7 +54,7 @@ pub(super) fn take_back(
             Some(inverse) if provider.run(&inverse).is_ok() => now.is_taken_back(op, &inverse),
             Some(inverse) => {
                 now.stays(op);
-                if let Some(range) = replaced_range(&inverse) {
+                if let Some(range) = emptied_range(&inverse) {
                     now.check_kept(provider, range);
                 }
             }
@@ -104,19 +104,19 @@ impl Residue<'_> {
     }
 
     fn is_gone(&mut self, range: PageRange) {
-        self.edit(|_, state| state.remove(range));
+        self.edit(|_, state| state.remove(range).map(drop));
     }
 
     fn stays(&mut self, op: &Op) {
         match op {
-            Op::Unmap { range } => self.is_gone(*range),
+            Op::Unmap { range, .. } => self.is_gone(*range),
             Op::Protect { range, to, .. } => self.edit(|space, state| mprotect::set(space, state, *range, *to, None)),
             Op::ProtectKey { range, to, .. } => {
                 self.edit(|space, state| mprotect::set(space, state, *range, to.prot, Some(to.key.key())));
             }
-            Op::Move { from, to, source } => self.edit(|_, state| {
+            Op::Move { from, to, source, .. } => self.edit(|_, state| {
                 state.remove(*to)?;
-                mremap::relocate_regions(state, *from, *to, *source)
+                mremap::relocate_regions(state, *from, *to, *source).map(drop)
             }),
             Op::Advise { range, advice } => self.edit(|_, state| madvise::mark(state, *range, *advice)),
             Op::Name { range, name } => self.edit(|_, state| name::mark(state, *range, name.as_ref())),
@@ -144,18 +144,20 @@ fn inverse(op: &Op) -> Option<Op> {
         Op::Protect { range, from, to } => Some(Op::Protect { range: *range, from: *to, to: *from }),
         Op::ProtectKey { range, from, to } => Some(Op::ProtectKey { range: *range, from: *to, to: *from }),
         // Where the old place was kept it is empty, and the way back replaces it.
-        Op::Move { from, to, .. } if from.pages() == to.pages() => {
-            Some(Op::Move { from: *to, to: *from, source: Source::Removed })
+        Op::Move { from, to, region, .. } if from.pages() == to.pages() => {
+            Some(Op::Move { from: *to, to: *from, source: Source::Removed, region: region.clone() })
         }
         _ => None,
     }
 }
 
-/// Where the operation takes away what is there before it does what it is for.
-fn replaced_range(op: &Op) -> Option<PageRange> {
+/// Where the operation takes away what is there, before it does what else it is for: a platform may fail after that.
+fn emptied_range(op: &Op) -> Option<PageRange> {
     match op {
-        Op::Map { range, target: Target::Replace, .. } | Op::RemapPages { range, .. } => Some(*range),
+        Op::Unmap { range, .. } | Op::RemapPages { range, .. } => Some(*range),
+        Op::Map { range, target: Target::Replace, .. } => Some(*range),
         Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+        Op::SetBreak { from, to, .. } => PageRange::new(to.page_up()?, from.page_up()?),
         _ => None,
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::provider::{Op, PageManagementProvider, Target};
+use crate::object::MemoryObject;
+use crate::provider::{Contents, Op, PageManagementProvider, Target};
 
 /// What is there after an operation that was to replace something has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
     /// All that was there: the operation has not begun.
     Nothing,
-    /// What was to be replaced is unmapped, as with Linux, which unmaps first.
+    /// What was to be replaced or unmapped is gone, as with Linux, which unmaps first.
     Target,
 }
 
@@ -88,20 +89,26 @@ impl<P: PageManagementProvider> Failing<P> {
     /// The failure of `op`.
     fn fail(&mut self, op: &Op, failures: Failures) -> Errno {
         self.injected += 1;
-        match op {
-            // Pages are marked as locked before they are made resident, and only the second step fails.
-            Op::Lock { .. } => self.inner.run(op).err().unwrap_or(failures.errno),
-            Op::Map { range: target, target: Target::Replace, .. }
-            | Op::Move { to: target, .. }
-            | Op::Duplicate { to: target, target: Target::Replace, .. }
-                if failures.loss == Loss::Target =>
-            {
-                // A platform that cannot even unmap has kept what was there.
-                self.lost = self.inner.run(&Op::Unmap { range: *target }).is_ok().then_some(*target);
-                failures.errno
-            }
-            _ => failures.errno,
+        // Pages are marked as locked before they are made resident, and only the second step fails.
+        if let Op::Lock { .. } = op {
+            return self.inner.run(op).err().unwrap_or(failures.errno);
         }
+        if let Some(range) = emptied_range(op).filter(|_| failures.loss == Loss::Target) {
+            // A platform that cannot even unmap has kept what was there.
+            let unmapped = self.inner.run(&Op::Unmap { range, contents: Contents::Other });
+            self.lost = unmapped.is_ok().then_some(range);
+        }
+        failures.errno
+    }
+}
+
+/// What a platform may have unmapped when it fails.
+fn emptied_range(op: &Op) -> Option<PageRange> {
+    match op {
+        Op::Unmap { range, .. } | Op::Map { range, target: Target::Replace, .. } => Some(*range),
+        Op::Move { to, .. } | Op::Duplicate { to, target: Target::Replace, .. } => Some(*to),
+        Op::SetBreak { from, to, .. } => PageRange::new(to.page_up()?, from.page_up()?),
+        _ => None,
     }
 }
 
@@ -121,6 +128,22 @@ impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
 
     fn has_kept(&self, range: PageRange) -> bool {
         self.lost != Some(range) && self.inner.has_kept(range)
+    }
+
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        self.inner.is_write_sealed(range)
+    }
+
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        self.inner.residency(range, each);
+    }
+
+    fn may_know(&self, object: &MemoryObject) -> bool {
+        self.inner.may_know(object)
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        self.inner.store(addr, bytes)
     }
 
     fn stack_start(&self, region: PageRange) -> VirtAddr {

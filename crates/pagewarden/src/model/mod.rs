@@ -7,12 +7,13 @@
 //! can be asked of both.
 //!
 //! A [`Platform`] is the same for operations: pages and what is in them, to run plans on. [`Failing`] makes any platform
-//! fail on command.
+//! fail on command. [`run_calls`] and [`run_failing_calls`] are guests made of bytes.
 //!
 //! There only with the feature `model` and in the crate's own tests. What differs is a panic: this is for tests.
 
 mod check;
 mod failing;
+mod guest;
 mod pages;
 mod place;
 mod platform;
@@ -28,6 +29,7 @@ use crate::prot::Prot;
 use crate::region::{Backing, Region, RegionFlags};
 
 pub use failing::{Failing, Failures, Loss};
+pub use guest::{run_calls, run_failing_calls};
 pub use pages::PageArray;
 pub use platform::{Picture, Platform};
 pub use step::{Action, Edit, Step};

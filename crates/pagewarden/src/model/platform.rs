@@ -9,12 +9,12 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use super::runs::{Runs, joined};
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
-use crate::provider::{Lock, Op, PageManagementProvider, Source, Target};
+use crate::provider::{Contents, Lock, Op, PageManagementProvider, Source, Target};
 use crate::region::{Backing, Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
@@ -29,14 +29,14 @@ pub struct Platform {
     runs: Runs,
     /// Words of private pages that have been written.
     private: BTreeMap<u64, u64>,
-    objects: BTreeMap<usize, Contents>,
+    objects: BTreeMap<usize, Words>,
     lock_future: RegionFlags,
     operations: u64,
 }
 
 /// What an object holds.
 #[derive(Clone, Debug)]
-struct Contents {
+struct Words {
     /// While there is a reference, no other object has the address that it is known by.
     object: Weak<MemoryObject>,
     /// Words by page offset.
@@ -59,7 +59,7 @@ impl Platform {
 
     /// What can be seen now.
     pub fn picture(&self) -> Picture {
-        let alive = |contents: &Contents| contents.object.strong_count() > 0 && !contents.words.is_empty();
+        let alive = |contents: &Words| contents.object.strong_count() > 0 && !contents.words.is_empty();
         let objects = self.objects.iter().filter(|(_, contents)| alive(contents));
         Picture {
             regions: self.runs.joined(without_policy),
@@ -93,7 +93,7 @@ impl Platform {
         match region.object().filter(|_| region.is_shared()) {
             None => self.private.insert(page, word),
             Some(object) => {
-                let nothing = || Contents { object: Arc::downgrade(object), words: BTreeMap::new() };
+                let nothing = || Words { object: Arc::downgrade(object), words: BTreeMap::new() };
                 let contents = self.objects.entry(Arc::as_ptr(object).addr()).or_insert_with(nothing);
                 contents.words.insert(page.wrapping_add(region.delta), word)
             }
@@ -115,6 +115,19 @@ impl Platform {
             child.runs.update(pages, |region| region.flags -= LOCK_FLAGS);
         }
         child
+    }
+
+    /// Pages that are said to be plain are that.
+    fn check_contents(&self, pages: PageRange, contents: Contents) {
+        let is_plain = |(_, region): (PageRange, &Region)| without_policy(region).is_plain();
+        assert!(contents == Contents::Other || self.runs.parts(pages).all(is_plain), "{pages} is not plain");
+    }
+
+    /// The last page of `pages` is what it is said to be, wherever in its backing.
+    fn check_last(&self, pages: PageRange, said: &Region) {
+        let last = self.runs.at(pages.end_page() - 1).expect("a page at the end");
+        let said = Region { delta: last.delta, ..without_policy(said) };
+        assert_eq!(without_policy(last), said, "the last of {pages}");
     }
 
     fn unmap(&mut self, pages: PageRange) {
@@ -221,7 +234,10 @@ impl PageManagementProvider for Platform {
         self.operations += 1;
         match op {
             Op::Map { range, region, target, .. } => self.map(*range, region, *target),
-            Op::Unmap { range } => self.unmap(*range),
+            Op::Unmap { range, contents } => {
+                self.check_contents(*range, *contents);
+                self.unmap(*range);
+            }
             Op::Protect { range, to, .. } => {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
@@ -236,9 +252,16 @@ impl PageManagementProvider for Platform {
                 self.map(*range, region, Target::Replace);
             }
             Op::Residency { .. } => panic!("{op} is not for platforms"),
+            // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
             Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
-            Op::Move { from, to, source } => self.relocate(*from, *to, *source),
-            Op::Grow { from, to } => self.grow(*from, *to),
+            Op::Move { from, to, source, region } => {
+                self.check_last(*from, region);
+                self.relocate(*from, *to, *source);
+            }
+            Op::Grow { from, to, region } => {
+                self.check_last(*from, region);
+                self.grow(*from, *to);
+            }
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());
@@ -246,28 +269,44 @@ impl PageManagementProvider for Platform {
                 self.map(*to, &region, *target);
             }
             Op::Advise { range, advice } => self.advise(*range, *advice),
-            Op::Lock { range, lock } => {
-                let mapped = self.runs.prefix(*range);
-                if let Some(mapped) = mapped {
-                    self.lock(mapped, *lock);
-                }
-                return if mapped == Some(*range) { Ok(()) } else { Err(Errno::NoMem) };
+            Op::Lock { range, mapped, lock } => {
+                assert_eq!(self.runs.prefix(*range), Some(*mapped), "{op}: what is mapped");
+                self.lock(*mapped, *lock);
+                return if mapped == range { Ok(()) } else { Err(Errno::NoMem) };
             }
-            Op::LockAll { flags } => self.lock_all(*flags),
+            Op::LockAll { flags, mapped } => {
+                if *flags != LockAllFlags::FUTURE && *flags != LockAllFlags::FUTURE | LockAllFlags::ON_FAULT {
+                    let nothing = Region::anonymous(Prot::empty());
+                    let all = self.runs.joined(|_| nothing.clone());
+                    assert!(all.iter().map(|(pages, _)| pages).eq(mapped), "{op}: what is mapped");
+                }
+                self.lock_all(*flags);
+            }
             Op::Name { range, name } => self.runs.update(*range, |region| {
                 if !region.is_shared() {
                     region.backing = name.clone().map_or(Backing::Anonymous, Backing::Object);
                 }
             }),
-            Op::SetBreak { from, to } => {
+            Op::SetBreak { from, to, contents } => {
                 let (old, new) = (from.page_up().expect("a page"), to.page_up().expect("a page"));
                 if let Some(gone) = PageRange::new(new, old) {
+                    self.check_contents(gone, *contents);
                     self.unmap(gone);
                 } else if let Some(added) = PageRange::new(old, new) {
                     let flags = self.lock_future;
                     self.map(added, &Region { flags, ..Region::anonymous(Prot::READ | Prot::WRITE) }, Target::Vacant);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        let end = addr.checked_add(bytes.len() as u64).and_then(VirtAddr::page_up).ok_or(Errno::Fault)?;
+        for page in addr.page_number()..end.page_number() {
+            let region = self.runs.at(page).filter(|region| region.prot.contains(Prot::WRITE)).ok_or(Errno::Fault)?;
+            let word = u64::from(region.prot.bits()) << 32 | bytes.len() as u64;
+            self.write(page, word);
         }
         Ok(())
     }
@@ -312,5 +351,5 @@ fn advised(region: &mut Region, advice: Advice) {
         Advice::Unmergeable => (RegionFlags::MERGEABLE, RegionFlags::empty()),
         _ => return,
     };
-    region.flags = region.flags - forgotten | marked;
+    region.flags = (region.flags - forgotten) | marked;
 }

@@ -38,7 +38,7 @@ struct guest_case {
     case_fn run;
 };
 extern const struct guest_case call_cases[], process_cases[], signal_cases[], refused_cases[], budget_cases[],
-    sealed_cases[];
+    advice_cases[], sealed_cases[];
 
 /* Adds a line to the file of results. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -21,8 +21,6 @@ static int refused_calls(int argc, char **argv)
     TELL(io_setup, 1, params);
     TELL(userfaultfd, 1);
     TELL(memfd_secret, 0);
-    TELL(remap_file_pages, 0, PAGE, 0, 0, 0);
-    TELL(process_madvise, 0, &piece, 1, MADV_COLD, 0);
     TELL(ptrace, 0, 0, 0, 0);
     TELL(process_vm_writev, getpid(), &piece, 1, &piece, 1, 0);
     TELL(personality, 0x0400000);

@@ -1,12 +1,12 @@
 //! Single calls: what they cost, who refuses them, where they end up.
 
-use super::board::{Board, check};
-use super::{BASE, READ, RW, config, fixed, manager, mmap, mprotect, mremap, munmap};
+use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{Advice, MapFlags, RemapFlags, Request, answer};
 use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Privileges, Refusal, WxPolicy};
+use crate::model::Platform;
 use crate::prot::Prot;
 use crate::provider::Op;
 use crate::region::{Region, RegionFlags};
@@ -40,7 +40,7 @@ fn noreserve_is_charged_unless_trusted() {
     assert_eq!(charged.call(&request), Err(over(Resource::Committed)));
     let mut config = config(&ledger);
     config.policy.no_reserve = NoReserve::Free;
-    let mut trusted = PageManager::new(config, Board::default());
+    let mut trusted = PageManager::new(config, Platform::default());
     trusted.call(&request).unwrap();
     assert_eq!(ledger.root().used(Resource::Committed), 0);
 }
@@ -68,7 +68,7 @@ fn a_fork_pays_for_the_private_memory_of_the_child() {
     let account = || ledger.root().child(Limits::UNLIMITED);
     assert_eq!(parent.prepare_fork(account()).unwrap_err(), over(Resource::Committed));
     parent.call(&munmap(1, 10)).unwrap();
-    let mut child = parent.prepare_fork(account()).unwrap().finish(parent.provider().clone());
+    let mut child = parent.prepare_fork(account()).unwrap().finish(parent.provider().fork());
     assert_eq!(ledger.root().used(Resource::Committed), 30);
     child.call(&munmap(1, 25)).unwrap();
     check(&child);
@@ -81,10 +81,10 @@ fn a_fork_for_free_pays_for_what_the_child_adds() {
     let ledger = ResourceLedger::new(PAGES_40);
     let mut config = config(&ledger);
     config.policy.fork_charge = ForkCharge::Free;
-    let mut parent = PageManager::new(config, Board::default());
+    let mut parent = PageManager::new(config, Platform::default());
     parent.call(&fixed(1, 25, RW)).unwrap();
     let mut child =
-        parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(parent.provider().clone());
+        parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(parent.provider().fork());
     assert_eq!(ledger.root().used(Resource::Committed), 25);
     child.call(&fixed(100, 5, RW)).unwrap();
     child.call(&munmap(1, 25)).unwrap();
@@ -98,7 +98,7 @@ fn locks_and_dont_fork_regions_are_not_inherited() {
     parent.call(&fixed(1, 4, RW)).unwrap();
     parent.call(&Request::Mlock { addr: BASE + PAGE_SIZE, len: PAGE_SIZE, flags: 0 }).unwrap();
     parent.call(&Request::Madvise { addr: BASE + 3 * PAGE_SIZE, len: PAGE_SIZE, advice: 10 }).unwrap();
-    let child = parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(Board::default());
+    let child = parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap().finish(Platform::default());
     assert_eq!((child.totals().locked_pages, child.totals().virtual_pages), (0, 3));
     assert_eq!((parent.totals().locked_pages, parent.totals().virtual_pages), (1, 4));
     child.check_invariants();
@@ -130,7 +130,7 @@ fn wx_is_refused_at_mmap_and_at_mprotect() {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
     let mut config = config(&ledger);
     config.policy.wx = WxPolicy::Deny;
-    let mut manager = PageManager::new(config, Board::default());
+    let mut manager = PageManager::new(config, Platform::default());
     let denied = Err(Refusal { errno: Errno::Acces, cause: Cause::WxPolicy });
     assert_eq!(manager.call(&fixed(1, 1, 7)), denied);
     manager.call(&fixed(1, 1, RW)).unwrap();
@@ -162,7 +162,7 @@ fn no_request_touches_a_fixed_region() {
         assert_eq!(manager.call(&request), fixed_region, "{request:?}");
         assert_eq!(manager.maps_text(), text);
     }
-    assert_eq!(manager.provider().runs, 0, "nothing reached the platform");
+    assert_eq!(manager.provider().operations(), 0, "nothing reached the platform");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn frames_are_taken_out_of_use_by_administrators_only() {
         assert_eq!(manager.call(&offline(advice)), Err(Errno::Perm.into()));
         let mut config = config(&ledger);
         config.privileges = Privileges::ADMIN;
-        let plan = PageManager::new(config, Board::default()).plan(&offline(advice)).unwrap();
+        let plan = PageManager::new(config, Platform::default()).plan(&offline(advice)).unwrap();
         assert!(matches!(plan.ops(), [Op::Advise { .. }]), "{:?}", plan.ops());
     }
 }

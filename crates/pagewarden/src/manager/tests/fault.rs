@@ -1,11 +1,12 @@
 //! Faults: what is allowed, which signal, and when a stack grows.
 
-use super::board::{Board, check};
-use super::{BASE, READ, RW, config, fixed, manager, mmap, mprotect, mremap};
+use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mremap};
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{MapFlags, RemapFlags, Request};
 use crate::manager::{Access, FaultSignal, Features, KeyRights, PageManager, Signal, SignalCode};
+use crate::model::{Failing, Failures, Platform};
 use crate::provider::PageManagementProvider;
 
 const NONE: u64 = 0;
@@ -41,7 +42,7 @@ fn rights_decide_and_whatever_is_accessible_can_be_read() {
     }
     let mut config = config(&ResourceLedger::new(Limits::UNLIMITED));
     config.features = Features::ALL.without_keys();
-    let mut keyless = PageManager::new(config, Board::default());
+    let mut keyless = PageManager::new(config, Platform::default());
     keyless.call(&fixed(1, 1, EXEC)).unwrap();
     let found = [Access::Read, Access::Write, Access::Execute].map(|access| touch(&mut keyless, 1, access));
     assert_eq!(found, [ok, acc, ok]);
@@ -108,12 +109,14 @@ fn limits_stop_a_stack_without_a_trace() {
 
 #[test]
 fn a_platform_that_fails_leaves_the_stack_as_it_was() {
-    let (ledger, mut manager) = manager(Limits::UNLIMITED);
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
     manager.call(&stack(1000, 2, RW)).unwrap();
-    manager.provider_mut().fail_after = Some(0);
+    manager.provider_mut().arm(Failures::once(0, Errno::NoMem));
     assert_eq!(touch(&mut manager, 990, Access::Write), Some(SignalCode::MapErr));
     assert_eq!(ledger.root().used(Resource::Committed), 2);
-    check(&manager);
+    manager.check_invariants();
+    manager.provider().inner().check(manager.map());
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Protection keys on a processor that has them, and what Linux makes of them on one that has not. No host of the
 //! comparison tests has keys: the expectations here are those of `mm/mprotect.c` and `arch/x86/mm/pkeys.c`.
 
-use super::board::{Board, check};
-use super::{BASE, READ, RW, config, fixed, manager, mprotect, mremap};
+use super::{BASE, READ, RW, check, config, fixed, manager, mprotect, mremap};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{RemapFlags, Request};
 use crate::manager::{PageManager, Refusal};
+use crate::model::Platform;
 use crate::provider::{KeyUse, Op};
 
 const EXEC: u64 = 4;
@@ -17,7 +17,7 @@ fn keyed(page: u64, pages: u64, prot: u64, key: i32) -> Request {
     Request::PkeyMprotect { addr: BASE + page * PAGE_SIZE, len: pages * PAGE_SIZE, prot, key }
 }
 
-fn key_at(manager: &PageManager<Board>, page: u64) -> u8 {
+fn key_at(manager: &PageManager<Platform>, page: u64) -> u8 {
     manager.map().get(VirtAddr::new(BASE + page * PAGE_SIZE)).unwrap().region.key.number()
 }
 
@@ -155,7 +155,7 @@ fn without_keys_there_is_none_to_be_had() {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
     let mut config = config(&ledger);
     config.features = config.features.without_keys();
-    let mut manager = PageManager::new(config, Board::default());
+    let mut manager = PageManager::new(config, Platform::default());
     manager.call(&fixed(1, 1, EXEC)).unwrap();
     manager.call(&mprotect(1, 1, RW)).unwrap();
     manager.call(&mprotect(1, 1, EXEC)).unwrap();
@@ -166,8 +166,8 @@ fn without_keys_there_is_none_to_be_had() {
     }
     manager.call(&keyed(1, 1, READ, -1)).unwrap();
     assert_eq!(manager.call(&Request::PkeyAlloc { flags: 0, rights: 4 }), inval());
-    let runs = manager.provider().runs;
+    let runs = manager.provider().operations();
     assert_eq!(manager.call(&ALLOCATE), inval(), "Linux finds no register to set");
     assert_eq!(manager.call(&ALLOCATE), Err(Errno::NoSpc.into()), "and has lost its one key to that");
-    assert_eq!(manager.provider().runs, runs, "the platform is not asked");
+    assert_eq!(manager.provider().operations(), runs, "the platform is not asked");
 }

@@ -1,11 +1,11 @@
 //! Memory that the guest itself lets become executable no more.
 
-use super::board::{Board, check};
-use super::{RW, config, fixed, manager, mprotect};
+use super::{RW, check, config, fixed, manager, mprotect};
 use crate::error::Errno;
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{MdweFlags, Request};
 use crate::manager::{Cause, PageManager, Refusal, WxPolicy};
+use crate::model::Platform;
 
 const READ_EXEC: u64 = 5;
 const ALL: u64 = 7;
@@ -28,7 +28,7 @@ fn flags_are_set_once() {
     assert_eq!(manager.call(&Request::Mdwe), Ok(0));
     assert_eq!(manager.call(&set(1)), Ok(0));
     assert_eq!(manager.call(&set(1)), Ok(0));
-    assert_eq!(manager.provider().runs, 1, "the platform is told once");
+    assert_eq!(manager.provider().operations(), 1, "the platform is told once");
     for bits in [0, 3] {
         assert_eq!(manager.call(&set(bits)), Err(Errno::Perm.into()), "{bits}");
     }
@@ -59,7 +59,7 @@ fn children_and_new_programs_inherit_unless_told_otherwise() {
         let (ledger, mut parent) = manager(Limits::UNLIMITED);
         parent.call(&set(bits)).unwrap();
         let account = ledger.root().child(Limits::UNLIMITED);
-        let mut child = parent.prepare_fork(account).unwrap().finish(Board::default());
+        let mut child = parent.prepare_fork(account).unwrap().finish(Platform::default());
         assert_eq!(child.call(&Request::Mdwe), Ok(inherited), "{bits}");
         let features = parent.config().features;
         parent.set_attributes(parent.attributes().after_exec(features));
@@ -72,7 +72,7 @@ fn the_guests_own_rule_is_not_put_down_to_the_policy() {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
     let mut config = config(&ledger);
     config.policy.wx = WxPolicy::Deny;
-    let mut manager = PageManager::new(config, Board::default());
+    let mut manager = PageManager::new(config, Platform::default());
     let by_policy = Err(Refusal { errno: Errno::Acces, cause: Cause::WxPolicy });
     assert_eq!(manager.call(&fixed(1, 1, ALL)), by_policy);
     assert_eq!(manager.call(&Request::Mdwe), Ok(0), "the guest sees what it has set");

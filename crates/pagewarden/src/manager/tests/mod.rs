@@ -1,11 +1,11 @@
-//! Tests of the manager over a provider that is an array of pages.
+//! Tests of the manager over the model of a platform.
 //!
 //! Linux's own answers are compared with the kernel elsewhere; here the subject is that manager, platform
 //! and ledger agree after every request, whether it succeeded, was refused or failed half way.
 
-mod board;
 mod calls;
 mod fault;
+mod growth;
 mod keys;
 mod mdwe;
 mod overcommit;
@@ -14,14 +14,14 @@ mod remap_pages;
 mod residency;
 mod seals;
 mod vectors;
+mod witness;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
-use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request};
+use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
 use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
-use crate::object::{FileId, MemoryObject, ObjectKind};
+use crate::model::Platform;
 use crate::vmmap::Direction;
-use board::Board;
 
 /// Where the tests map things.
 const BASE: u64 = 0x10_0000;
@@ -55,38 +55,22 @@ fn config(ledger: &ResourceLedger) -> SpaceConfig {
     }
 }
 
-fn manager(limits: Limits) -> (ResourceLedger, PageManager<Board>) {
+fn manager(limits: Limits) -> (ResourceLedger, PageManager<Platform>) {
     let ledger = ResourceLedger::new(limits);
-    let manager = PageManager::new(config(&ledger), Board::default());
+    let manager = PageManager::new(config(&ledger), Platform::default());
     (ledger, manager)
+}
+
+/// Checks that manager and platform agree.
+fn check(manager: &PageManager<Platform>) {
+    manager.check_invariants();
+    manager.provider().check(manager.map());
 }
 
 fn mmap(page: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
     let addr = if page == 0 { 0 } else { BASE + page * PAGE_SIZE };
     let flags = flags | MapFlags::ANONYMOUS;
     Request::Mmap(MmapRequest { addr, len: pages * PAGE_SIZE, prot, flags, source: MapSource::Anonymous, offset: 0 })
-}
-
-/// A mapping of a file that is open for both, from its page `offset` on.
-fn map_file(page: u64, pages: u64, prot: u64, file: (&OpenFile, u64)) -> Request {
-    Request::Mmap(MmapRequest {
-        addr: BASE + page * PAGE_SIZE,
-        len: pages * PAGE_SIZE,
-        prot,
-        flags: MapFlags::SHARED | MapFlags::FIXED,
-        source: MapSource::File(file.0.clone()),
-        offset: file.1 * PAGE_SIZE,
-    })
-}
-
-/// A memfd that is open for both.
-fn memfd(inode: u64) -> OpenFile {
-    let object = MemoryObject::new(ObjectKind::Memfd(FileId { device: 1, inode }), "/memfd:a (deleted)");
-    OpenFile { object, traits: FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR }
-}
-
-fn at(page: u64) -> VirtAddr {
-    VirtAddr::new(BASE + page * PAGE_SIZE)
 }
 
 fn fixed(page: u64, pages: u64, prot: u64) -> Request {

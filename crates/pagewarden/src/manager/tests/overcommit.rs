@@ -1,7 +1,6 @@
 //! The three modes of overcommit: which calls are refused, and what is counted.
 
-use super::board::{Board, check};
-use super::{BASE, READ, RW, config, fixed, mmap, mprotect, mremap};
+use super::{BASE, READ, RW, check, config, fixed, mmap, mprotect, mremap};
 use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
@@ -9,15 +8,16 @@ use crate::linux::{MapFlags, RemapFlags, Request};
 use crate::manager::{
     Access, Cause, CommitLimit, ForkCharge, NoReserve, Overcommit, PageManager, Policy, Privileges, SignalCode,
 };
+use crate::model::Platform;
 use crate::region::RegionFlags;
 
 const PRIVATE: MapFlags = MapFlags::PRIVATE.union(MapFlags::FIXED);
 
-fn manager(policy: Policy) -> (ResourceLedger, PageManager<Board>) {
+fn manager(policy: Policy) -> (ResourceLedger, PageManager<Platform>) {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
     let mut config = config(&ledger);
     config.policy = policy;
-    (ledger, PageManager::new(config, Board::default()))
+    (ledger, PageManager::new(config, Platform::default()))
 }
 
 fn with(overcommit: Overcommit) -> Policy {
@@ -32,7 +32,7 @@ fn never(pages: u64) -> Policy {
     with(Overcommit::Never(CommitLimit::new(PageCount::new(pages))))
 }
 
-fn errno(manager: &mut PageManager<Board>, request: &Request) -> Option<Errno> {
+fn errno(manager: &mut PageManager<Platform>, request: &Request) -> Option<Errno> {
     let errno = manager.call(request).err().map(|refusal| refusal.errno);
     check(manager);
     errno
@@ -105,7 +105,7 @@ fn mode_2_adds_up_over_all_spaces_and_knows_no_noreserve() {
     let (ledger, mut first) = manager(never(20));
     let mut other = config(&ledger);
     other.policy = never(20);
-    let mut second = PageManager::new(other, Board::default());
+    let mut second = PageManager::new(other, Platform::default());
     assert_eq!(errno(&mut first, &mmap(1, 10, RW, PRIVATE | MapFlags::NO_RESERVE)), None);
     let entry = first.map().get(VirtAddr::new(BASE + PAGE_SIZE)).unwrap();
     assert_eq!(entry.region.flags, RegionFlags::COMMITTED, "the flag is forgotten");

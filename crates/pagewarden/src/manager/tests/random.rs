@@ -1,12 +1,10 @@
-//! Random requests around region edges, with and without a platform that fails.
+//! Random requests around region edges and random words, with and without a platform that fails.
 
-use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::board::{Page, check};
-use super::{BASE, manager, mmap, mprotect, mremap, munmap};
+use super::{BASE, check, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource};
@@ -15,6 +13,7 @@ use crate::linux::{
     decode,
 };
 use crate::manager::ResourceLimits;
+use crate::model::{run_calls, run_failing_calls};
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 
@@ -116,39 +115,6 @@ proptest! {
             prop_assert_eq!(ledger.root().used(resource), 0, "{:?} leaked", resource);
         }
     }
-
-    #[test]
-    fn a_platform_failure_leaves_everything_as_it_was(
-        requests in prop::collection::vec(request(), 1..40),
-        fail_after in 0_usize..3,
-    ) {
-        let (ledger, mut manager) = manager(Limits::UNLIMITED);
-        for request in &requests {
-            let (before, pages) = (manager.maps_text(), manager.provider().pages.clone());
-            let used = Resource::ALL.map(|resource| ledger.root().used(resource));
-            manager.provider_mut().fail_after = Some(fail_after);
-            let answer = manager.call(request);
-            let is_lock = matches!(request, Request::Mlock { .. });
-            let has_failed = manager.provider_mut().fail_after.take().is_none();
-            let may_stand = matches!(request, Request::ProcessMadvise { .. });
-            if has_failed && may_stand {
-                // Ranges before the one that failed are advised, and the guest is told how much that was.
-            } else if has_failed && is_lock {
-                // Locks stand although residence failed: the ledger agrees, as checked below.
-                prop_assert!(answer.is_err());
-            } else if has_failed {
-                prop_assert!(answer.is_err());
-                prop_assert_eq!(&before, &manager.maps_text());
-                if is_undoable(request, &pages) {
-                    prop_assert_eq!(&pages, &manager.provider().pages);
-                    check(&manager);
-                }
-                prop_assert_eq!(used, Resource::ALL.map(|resource| ledger.root().used(resource)));
-                manager.provider_mut().pages = pages;
-            }
-            check(&manager);
-        }
-    }
 }
 
 /// Words as a hostile guest would choose them: anything, or something next to a limit.
@@ -223,9 +189,18 @@ proptest! {
     }
 }
 
-/// What a move replaces at its target is gone; everything else can be brought back.
-fn is_undoable(request: &Request, pages: &BTreeMap<u64, Page>) -> bool {
-    let Request::Mremap(call) = request else { return true };
-    let first = call.new_addr / PAGE_SIZE;
-    !call.flags.contains(RemapFlags::FIXED) || pages.range(first..first + call.new_len / PAGE_SIZE).next().is_none()
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    /// The inputs of the fuzz target `abi`.
+    #[test]
+    fn a_guest_made_of_bytes_does_no_harm(input in prop::collection::vec(any::<u8>(), 1..1600)) {
+        run_calls(&input);
+    }
+
+    /// The inputs of the fuzz target `plan_apply`.
+    #[test]
+    fn map_and_platform_agree_whatever_fails(input in prop::collection::vec(any::<u8>(), 1..1600)) {
+        run_failing_calls(&input);
+    }
 }

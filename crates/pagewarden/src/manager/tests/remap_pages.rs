@@ -2,13 +2,12 @@
 
 use std::vec::Vec;
 
-use super::board::check;
-use super::{BASE, READ, RW, at, config, fixed, manager, map_file, memfd, mmap, mprotect, munmap};
+use super::witness::{Witness, at, check_watched, map_file, memfd, watched};
+use super::{BASE, READ, RW, config, fixed, mmap, mprotect, munmap};
 use crate::addr::{PAGE_SIZE, PageRange};
 use crate::error::Errno;
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{FileTraits, MapFlags, OpenFile, RemapPagesRequest, Request};
-use crate::manager::tests::board::Board;
 use crate::manager::{Cause, PageManager, Refusal, WxPolicy};
 use crate::prot::Prot;
 use crate::region::RegionFlags;
@@ -27,18 +26,18 @@ fn refused<T>(errno: Errno) -> Result<T, Refusal> {
 }
 
 /// The page of the file that each page of the space shows.
-fn offsets(manager: &PageManager<Board>, pages: core::ops::Range<u64>) -> Vec<u64> {
+fn offsets(manager: &PageManager<Witness>, pages: core::ops::Range<u64>) -> Vec<u64> {
     let offset = |page| manager.map().get(at(page)).map(|entry| entry.region.page_offset(at(page)));
     pages.map(|page| offset(page).unwrap()).collect()
 }
 
-fn flags_at(manager: &PageManager<Board>, page: u64) -> RegionFlags {
+fn flags_at(manager: &PageManager<Witness>, page: u64) -> RegionFlags {
     manager.map().get(at(page)).unwrap().region.flags
 }
 
 #[test]
 fn pages_show_other_pages_and_merge_again() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&map_file(1, 4, RW, (&memfd(1), 0))).unwrap();
     // Both ends are rounded down.
     let mut odd = remap(2, 2, 7);
@@ -46,16 +45,16 @@ fn pages_show_other_pages_and_merge_again() {
     assert_eq!(manager.call(&Request::RemapPages(odd)), Ok(0));
     assert_eq!(offsets(&manager, 1..5), [0, 7, 8, 3]);
     assert_eq!(manager.map().len(), 3);
-    check(&manager);
+    check_watched(&manager);
     assert_eq!(manager.call(&Request::RemapPages(remap(1, 4, 0))), Ok(0), "over pieces of one file");
     assert_eq!(offsets(&manager, 1..5), [0, 1, 2, 3]);
     assert_eq!(manager.map().len(), 1);
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn only_shared_maps_of_files_open_for_writing_are_remapped() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     let mut read_only = memfd(1);
     read_only.traits -= FileTraits::WRITABLE;
     manager.call(&map_file(1, 1, READ, (&read_only, 0))).unwrap();
@@ -82,12 +81,12 @@ fn only_shared_maps_of_files_open_for_writing_are_remapped() {
     }
     assert_eq!(manager.call(&Request::RemapPages(remap(4, 2, (1 << 51) - 2))), refused(Errno::Overflow));
     assert_eq!(manager.call(&Request::RemapPages(remap(4, 2, (1 << 51) - 3))), Ok(0));
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn shared_anonymous_memory_keeps_its_object_and_its_charge() {
-    let (ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&mmap(1, 4, RW, MapFlags::SHARED | MapFlags::FIXED | MapFlags::NO_RESERVE)).unwrap();
     let used = ledger.root().used(crate::ledger::Resource::Committed);
     manager.call(&Request::RemapPages(remap(1, 1, 3))).unwrap();
@@ -97,12 +96,12 @@ fn shared_anonymous_memory_keeps_its_object_and_its_charge() {
     assert_eq!(manager.call(&Request::RemapPages(remap(1, 2, 0))), refused(Errno::Inval), "they differ now");
     manager.call(&munmap(1, 4)).unwrap();
     assert_eq!(ledger.root().used(crate::ledger::Resource::Committed), 0);
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn a_lock_stays_and_counts_twice_for_the_limit() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&map_file(1, 4, RW, (&memfd(1), 0))).unwrap();
     manager.call(&mlock(1, 4, 1)).unwrap();
     manager.call(&Request::RemapPages(remap(1, 2, 5))).unwrap();
@@ -116,19 +115,19 @@ fn a_lock_stays_and_counts_twice_for_the_limit() {
     limits.locked = 0;
     manager.set_limits(limits);
     assert_eq!(manager.call(&Request::RemapPages(remap(1, 1, 7))), refused(Errno::Perm));
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn writable_code_is_not_remapped_under_deny() {
     let ledger = ResourceLedger::new(Limits::UNLIMITED);
-    let mut allowing = PageManager::new(config(&ledger), Board::default());
+    let mut allowing = PageManager::new(config(&ledger), Witness::default());
     let all = map_file(1, 2, 7, (&memfd(1), 0));
     allowing.call(&all).unwrap();
     assert_eq!(allowing.call(&Request::RemapPages(remap(1, 1, 4))), Ok(0));
     let mut denying = config(&ledger);
     denying.policy.wx = WxPolicy::Deny;
-    let mut denying = PageManager::new(denying, Board::default());
+    let mut denying = PageManager::new(denying, Witness::default());
     let range = PageRange::new(at(1), at(3)).unwrap();
     let region = allowing.map().get(at(2)).unwrap().region.clone();
     denying.import(range, region).unwrap();
@@ -138,13 +137,13 @@ fn writable_code_is_not_remapped_under_deny() {
 
 #[test]
 fn a_platform_that_has_lost_the_pages_leaves_a_hole() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&map_file(1, 4, RW, (&memfd(1), 0))).unwrap();
     manager.provider_mut().fail_after = Some(0);
     let failed = Refusal { errno: Errno::Io, cause: Cause::Platform };
     assert_eq!(manager.call(&Request::RemapPages(remap(2, 1, 9))), Err(failed));
     assert_eq!(offsets(&manager, 1..5), [0, 1, 2, 3], "this one has kept them");
-    check(&manager);
+    check_watched(&manager);
 }
 
 /// A memfd that is sealed against writing.
@@ -156,7 +155,7 @@ fn sealed(inode: u64) -> OpenFile {
 
 #[test]
 fn sealed_files_are_mapped_read_only_for_good() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     let refused_write = manager.call(&map_file(1, 2, RW, (&sealed(1), 0)));
     assert_eq!(refused_write, refused(Errno::Perm));
     manager.call(&map_file(1, 2, READ, (&sealed(1), 0))).unwrap();
@@ -171,12 +170,12 @@ fn sealed_files_are_mapped_read_only_for_good() {
     assert!(!flags_at(&manager, 6).contains(RegionFlags::WRITE_SEALED));
     assert_eq!(manager.call(&Request::RemapPages(remap(1, 1, 1))), Ok(0), "it is open for writing all the same");
     assert_eq!(manager.call(&Request::RemapPages(remap(6, 1, 1))), refused(Errno::Inval));
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn a_seal_that_came_later_counts_when_pages_are_remapped() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&map_file(1, 2, RW, (&memfd(1), 0))).unwrap();
     manager.call(&map_file(4, 2, READ, (&memfd(2), 0))).unwrap();
     manager.provider_mut().is_write_sealed = true;
@@ -186,5 +185,5 @@ fn a_seal_that_came_later_counts_when_pages_are_remapped() {
     assert_eq!(sealed.prot_max, Prot::READ | Prot::EXEC);
     assert_eq!(manager.call(&mprotect(4, 1, RW)), refused(Errno::Acces));
     manager.call(&mprotect(5, 1, RW)).unwrap();
-    check(&manager);
+    check_watched(&manager);
 }

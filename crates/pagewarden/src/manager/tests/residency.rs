@@ -1,12 +1,11 @@
 //! msync and mincore: who is asked about what, and where they stop.
 
-use super::board::check;
-use super::{BASE, READ, RW, at, fixed, manager, map_file, memfd, mmap};
+use super::witness::{Witness, at, check_watched, map_file, memfd, watched};
+use super::{BASE, READ, RW, fixed, mmap};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Limits;
 use crate::linux::{FileTraits, MapFlags, Request};
-use crate::manager::tests::board::Board;
 use crate::manager::{PageManager, Refusal};
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
@@ -31,8 +30,8 @@ fn pages(first: u64, end: u64) -> PageRange {
 }
 
 /// Pages 1 and 2 are private, 3 and 4 a file's, 5 a hole, 6 another file's, 7 a file's that is not open for writing.
-fn mixed() -> PageManager<Board> {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+fn mixed() -> PageManager<Witness> {
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&fixed(1, 2, RW)).unwrap();
     manager.call(&map_file(3, 2, RW, (&memfd(1), 0))).unwrap();
     manager.call(&map_file(6, 1, READ, (&memfd(2), 0))).unwrap();
@@ -75,7 +74,7 @@ fn shared_files_open_for_writing_are_synced_beyond_holes() {
         assert_eq!(manager.call(&msync(first, count, flags)), answer, "{flags} {first} {count}");
     }
     assert_eq!(manager.provider().synced.len(), 3, "only MS_SYNC waits for the file");
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
@@ -92,7 +91,7 @@ fn mincore(page: u64, pages: u64) -> Request {
     Request::Mincore { addr: BASE + page * PAGE_SIZE, len: pages * PAGE_SIZE, vector: VECTOR }
 }
 
-fn told(manager: &PageManager<Board>, count: u64) -> std::vec::Vec<u8> {
+fn told(manager: &PageManager<Witness>, count: u64) -> std::vec::Vec<u8> {
     (0..count).map_while(|at| manager.provider().stored.get(&(VECTOR + at)).copied()).collect()
 }
 
@@ -127,12 +126,12 @@ fn a_byte_a_page_is_told_up_to_the_first_hole() {
     manager.provider_mut().stored.clear();
     assert_eq!(manager.call(&mincore(2, 5)), refused(Errno::NoMem));
     assert_eq!(told(&manager, 9), even[1..], "what is before the hole is told all the same");
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn a_vector_that_cannot_be_written_ends_the_call() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&fixed(1, 1200, READ)).unwrap();
     manager.provider_mut().unwritable = Some(VECTOR + 1025);
     let fault = manager.call(&mincore(1, 1200)).unwrap_err();
@@ -161,7 +160,7 @@ fn what_is_nobodys_business_is_all_resident() {
     manager.provider_mut().stored.clear();
     manager.call(&mincore(1, 4)).unwrap();
     let first = at(1).page_number();
-    assert_eq!(told(&manager, 9), [u8::from(first % 2 == 0), u8::from(first % 2 != 0), 1, 1]);
+    assert_eq!(told(&manager, 9), [u8::from(first.is_multiple_of(2)), u8::from(!first.is_multiple_of(2)), 1, 1]);
     manager.provider_mut().stored.clear();
     manager.call(&mincore(6, 3)).unwrap();
     assert_eq!(told(&manager, 9), [1, 1, 1]);

@@ -1,7 +1,6 @@
 //! Sealed regions: what they forbid, what they allow, and who notices how late.
 
-use super::board::check;
-use super::{BASE, READ, RW, fixed, manager, mmap, mprotect, mremap, munmap};
+use super::{BASE, READ, RW, check, fixed, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Limits;
@@ -51,9 +50,9 @@ fn bad_words_and_holes_seal_nothing() {
     assert!(manager.map().iter().all(|entry| !entry.region.flags.contains(RegionFlags::SEALED)));
     // Lengths are rounded up; what is sealed can be sealed again, which asks nothing of the platform.
     manager.call(&Request::Mseal { addr: BASE + PAGE_SIZE, len: PAGE_SIZE + 1, flags: 0 }).unwrap();
-    let runs = manager.provider().runs;
+    let runs = manager.provider().operations();
     manager.call(&mseal(1, 2)).unwrap();
-    assert_eq!(manager.provider().runs, runs);
+    assert_eq!(manager.provider().operations(), runs);
     assert_eq!(manager.map().len(), 2);
     check(&manager);
 }

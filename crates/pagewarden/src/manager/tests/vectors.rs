@@ -1,12 +1,11 @@
 //! process_madvise on the caller itself, and what Linux goes on counting as locked.
 
-use super::board::check;
-use super::{BASE, RW, fixed, manager, mremap, munmap};
+use super::witness::{Witness, at, check_watched, watched};
+use super::{BASE, RW, fixed, mremap, munmap};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{RemapFlags, Request};
-use crate::manager::tests::board::Board;
 use crate::manager::{Cause, PageManager, Refusal};
 use crate::region::RegionFlags;
 
@@ -19,9 +18,9 @@ fn advise(ranges: &[(u64, u64)], advice: i32) -> Request {
     Request::ProcessMadvise { ranges, advice }
 }
 
-fn marked(manager: &PageManager<Board>) -> std::vec::Vec<u64> {
+fn marked(manager: &PageManager<Witness>) -> std::vec::Vec<u64> {
     let is_marked = |page: &u64| {
-        let entry = manager.map().get(super::at(*page));
+        let entry = manager.map().get(at(*page));
         entry.is_some_and(|entry| entry.region.flags.contains(RegionFlags::DONT_FORK))
     };
     (0..20).filter(is_marked).collect()
@@ -29,7 +28,7 @@ fn marked(manager: &PageManager<Board>) -> std::vec::Vec<u64> {
 
 #[test]
 fn bytes_before_the_first_failure_count() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&fixed(1, 8, RW)).unwrap();
     assert_eq!(manager.call(&advise(&[(6, 2), (1, 1)], DONT_FORK)), Ok(3 * PAGE_SIZE));
     assert_eq!(marked(&manager), [1, 6, 7]);
@@ -40,38 +39,38 @@ fn bytes_before_the_first_failure_count() {
     assert_eq!(manager.call(&unaligned), Err(Errno::Inval.into()));
     assert_eq!(manager.call(&advise(&[(1, 1)], 999)), Err(Errno::Inval.into()));
     assert_eq!(manager.call(&advise(&[], 999)), Ok(0), "nothing is asked");
-    check(&manager);
+    check_watched(&manager);
 }
 
 #[test]
 fn ranges_see_what_those_before_have_done() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&fixed(1, 8, RW)).unwrap();
     assert_eq!(manager.call(&advise(&[(1, 8), (1, 8)], DONT_FORK)), Ok(16 * PAGE_SIZE));
     assert_eq!(manager.map().len(), 1);
     assert_eq!(manager.call(&advise(&[(1, 2), (5, 2)], 11)), Ok(4 * PAGE_SIZE));
     assert_eq!(marked(&manager), [3, 4, 7, 8]);
-    let child = manager.prepare_fork(manager.account().child(Limits::UNLIMITED)).unwrap().finish(Board::default());
+    let child = manager.prepare_fork(manager.account().child(Limits::UNLIMITED)).unwrap().finish(Witness::default());
     assert_eq!(child.totals().virtual_pages, 4);
 }
 
 #[test]
 fn what_the_platform_has_advised_stands_when_it_fails() {
     for (fail_after, answer, pages) in [(0, None, &[][..]), (1, Some(2), &[1, 2]), (2, Some(3), &[1, 2, 5])] {
-        let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+        let (_ledger, mut manager) = watched(Limits::UNLIMITED);
         manager.call(&fixed(1, 8, RW)).unwrap();
         manager.provider_mut().fail_after = Some(fail_after);
         let failed = Refusal { errno: Errno::Io, cause: Cause::Platform };
         let expected = answer.map(|pages: u64| pages * PAGE_SIZE).ok_or(failed);
         assert_eq!(manager.call(&advise(&[(1, 2), (5, 1), (7, 1)], DONT_FORK)), expected);
         assert_eq!(marked(&manager), pages);
-        check(&manager);
+        check_watched(&manager);
     }
 }
 
 #[test]
 fn advice_that_changes_no_region_asks_the_platform_for_each_range() {
-    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (_ledger, mut manager) = watched(Limits::UNLIMITED);
     manager.call(&fixed(1, 8, RW)).unwrap();
     let runs = manager.provider().runs;
     assert_eq!(manager.call(&advise(&[(1, 2), (3, 1), (1, 1)], DONT_NEED)), Ok(4 * PAGE_SIZE));
@@ -82,7 +81,7 @@ fn advice_that_changes_no_region_asks_the_platform_for_each_range() {
 
 #[test]
 fn what_a_move_leaves_behind_counts_for_the_lock_limit_alone() {
-    let (ledger, mut manager) = manager(Limits::UNLIMITED);
+    let (ledger, mut manager) = watched(Limits::UNLIMITED);
     let mut limits = manager.config().limits.clone();
     limits.locked = 6 * PAGE_SIZE;
     manager.set_limits(limits);
@@ -101,7 +100,7 @@ fn what_a_move_leaves_behind_counts_for_the_lock_limit_alone() {
     let mut child = manager.prepare_fork(child_account(&ledger)).unwrap().finish(manager.provider().clone());
     child.call(&mlock(20, 4)).unwrap();
     assert_eq!(child.totals().locked_pages, 4, "a child starts anew");
-    check(&manager);
+    check_watched(&manager);
 }
 
 fn child_account(ledger: &ResourceLedger) -> crate::ledger::Account {

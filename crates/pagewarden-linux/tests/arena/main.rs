@@ -1,0 +1,12 @@
+//! The arena: each call against the host's own list of mappings, after every step.
+
+mod bounds;
+mod calls;
+mod failures;
+mod files;
+mod fork;
+mod locks;
+mod rare;
+mod stress;
+mod support;
+mod threads;
