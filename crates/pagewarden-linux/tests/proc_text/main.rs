@@ -185,7 +185,7 @@ impl<'a> Case<'a> {
 
     fn compare_maps(&self) {
         let host: Vec<String> = self.host_blocks().into_iter().map(|block| block.line).collect();
-        let ours: Vec<String> = self.manager.maps_text().lines().map(|line| blocks::without_secret(line)).collect();
+        let ours: Vec<String> = self.manager.maps_text().lines().map(blocks::without_secret).collect();
         assert_eq!(ours, host, "{}", self.told());
     }
 
