@@ -50,7 +50,7 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
-pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
+pub use fault::{Access, FaultPlan, FaultSignal, KeyRights, Signal, SignalCode};
 pub use fork::PendingFork;
 pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
