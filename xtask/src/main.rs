@@ -43,6 +43,8 @@ enum Task {
 enum Bench {
     /// What `pagewarden run` costs real programs, as ratios to the same programs without it.
     Run(BenchArgs),
+    /// Memory calls in an arena, in this process, against the host kernel's own; takes parts of names of rows.
+    Calls(PassedOn),
     /// The map of regions against its peers, in nanoseconds of thread time.
     #[command(disable_help_flag = true)]
     Vmmap(PassedOn),
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         Task::Programs(args) => programs::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
+        Task::Bench { what: Bench::Calls(args) } => bench::calls::run(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
         Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
         Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
