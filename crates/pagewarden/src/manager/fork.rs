@@ -7,7 +7,7 @@ use super::PageManager;
 use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
 use super::plan::{Cause, Refusal};
-use super::space::{Space, State};
+use super::space::{Space, State, first_generation};
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Account;
@@ -58,6 +58,6 @@ impl PendingFork {
     /// The child space, once the platform has made the child.
     pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
         let Self { config, state, charges } = self;
-        PageManager { space: Space { config, state, generation: 0 }, charges, provider }
+        PageManager { space: Space { config, state, generation: first_generation() }, charges, provider }
     }
 }

@@ -85,7 +85,7 @@ impl<P: PageManagementProvider> PageManager<P> {
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, provider }
+        Self { space: Space { config, state, generation: space::first_generation() }, charges, provider }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked

@@ -205,6 +205,18 @@ fn a_plan_for_other_limits_or_privileges_is_out_of_date() {
 }
 
 #[test]
+fn a_plan_of_another_space_is_refused() {
+    let (ledger, mut parent) = manager(Limits::UNLIMITED);
+    let stale = Err(Refusal { errno: Errno::Again, cause: Cause::Platform });
+    let plan = parent.plan(&fixed(1, 1, RW)).unwrap();
+    let pending = parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap();
+    let mut child = pending.finish(parent.provider().fork());
+    assert_eq!(child.apply(plan.clone()), stale);
+    assert_eq!(PageManager::new(config(&ledger), Platform::default()).apply(plan.clone()), stale);
+    parent.apply(plan).unwrap();
+}
+
+#[test]
 fn a_plan_that_fails_twice_has_charged_its_object_never() {
     let ledger = ResourceLedger::new(PAGES_40);
     let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
