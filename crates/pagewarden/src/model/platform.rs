@@ -350,5 +350,5 @@ fn advised(region: &mut Region, advice: Advice) {
         Advice::Unmergeable => (RegionFlags::MERGEABLE, RegionFlags::empty()),
         _ => return,
     };
-    region.flags = region.flags - forgotten | marked;
+    region.flags = (region.flags - forgotten) | marked;
 }
