@@ -5,20 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use pagewarden_linux::oracle::c_source::c_source;
+use pagewarden_linux::oracle::check::{Budget, Verdict};
 use pagewarden_linux::oracle::text::parse_programs;
-use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, check, generate, shrink};
+use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, World, check, generate, shrink};
 
 const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
 
 fn runner() -> (tempfile::TempDir, Runner) {
     let directory = tempfile::tempdir().unwrap();
-    let guest = PathBuf::from(env!("CARGO_BIN_EXE_memcalls"));
+    let guest = vec![env!("CARGO_BIN_EXE_memcalls").into()];
     let runner = Runner { guest, directory: directory.path().to_owned(), timeout: Duration::from_secs(120) };
     (directory, runner)
 }
@@ -30,11 +30,15 @@ fn setting(name: &str, default: u64) -> u64 {
     }
 }
 
-fn agree(calls: u64, compare: check::Compare<'_>) {
+fn agree(calls: u64, world: World, compare: check::Compare<'_>) {
     let seed = setting("PAGEWARDEN_SEED", 1);
-    let calls = usize::try_from(setting("PAGEWARDEN_CALLS", calls)).unwrap();
+    let calls = setting("PAGEWARDEN_CALLS", calls);
     let most = usize::try_from(setting("PAGEWARDEN_DIFFERENCES", 1)).unwrap();
-    let outcomes = check::run(&Check { seed, calls, steps: STEPS, most }, compare).unwrap();
+    let outcomes =
+        check::run(&Check { seed, budget: Budget::Calls(calls), steps: STEPS, world, most }, compare, &mut |_| {
+            Verdict::GoOn
+        })
+        .unwrap();
     println!("from seed {seed} on: {outcomes}");
     assert!(outcomes.findings.is_empty(), "{} kinds of difference", outcomes.findings.len());
     assert!(outcomes.calls >= calls);
@@ -43,13 +47,47 @@ fn agree(calls: u64, compare: check::Compare<'_>) {
 #[test]
 fn host_answers_the_same_twice() {
     let (_directory, runner) = runner();
-    agree(DEFAULT_CALLS / 10, &|programs| runner.differences([Side::Native, Side::Native], programs));
+    agree(DEFAULT_CALLS / 10, World::Whole, &|programs| runner.differences([Side::Native, Side::Native], programs));
 }
 
 #[test]
 fn pagewarden_answers_like_the_host() {
     let (_directory, runner) = runner();
-    agree(DEFAULT_CALLS, &|programs| runner.differences([Side::Native, Side::Traced], programs));
+    agree(DEFAULT_CALLS, World::Whole, &|programs| runner.differences([Side::Native, Side::Traced], programs));
+}
+
+#[test]
+fn an_enclosed_host_answers_the_same_twice() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, World::Enclosed, &|programs| {
+        runner.differences([Side::Enclosed, Side::Enclosed], programs)
+    });
+}
+
+#[test]
+fn an_arena_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS, World::Enclosed, &|programs| runner.differences([Side::Enclosed, Side::Arena], programs));
+}
+
+/// Programs on which pagewarden once differed, shrunk.
+const ONCE_DIFFERED: &str = "\
+mmap w+0x0 0x1000 0x2 0x80003 dir 0x0
+end
+mmap w+0x0 0x1000 0x0 0x22 none 0x0
+mmap 0x0 0x3000 0x0 0x22 none 0x0
+mmap 0x0 0x4000 0x0 0x122 rw 0x0
+write r2-0x1000 0x0
+mmap w+0x0 0x4000 0x0 0x28 none 0x0
+end
+";
+
+#[test]
+fn what_once_differed_is_the_same_now() {
+    let (_directory, runner) = runner();
+    let programs = parse_programs(ONCE_DIFFERED).unwrap();
+    let differences = runner.differences([Side::Native, Side::Traced], &programs).unwrap();
+    assert!(differences.is_empty(), "{}", differences[0].1);
 }
 
 /// Stands for an implementation with a mistake: it unmaps a page too many.

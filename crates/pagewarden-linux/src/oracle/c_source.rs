@@ -148,6 +148,7 @@ fn declaration(kind: FileKind) -> String {
         }
         FileKind::Memfd => format!("    int fd_{name} = memfd_create(\"oracle\", 0);\n{filled}"),
         FileKind::Sealable => format!("    fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}"),
+        FileKind::Fresh => String::new(),
         FileKind::Sealed => format!(
             "    int fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}    fcntl(fd_{name}, F_ADD_SEALS, F_SEAL_WRITE);\n"
         ),
@@ -169,6 +170,23 @@ fn statement(index: usize, step: &Step) -> String {
         // Older C libraries have no name for it.
         Call::Mseal => format!("r[{index}] = answer({index}, syscall({SYS_MSEAL}, {args}));"),
         Call::Mdwe => syscall("prctl", &format!("{args}, 0, 0")),
+        Call::Thread | Call::Fork | Call::Twin | Call::Vfork => String::new(),
+        Call::Resize => syscall("ftruncate", &args),
+        Call::Allocate => syscall("fallocate", &args),
+        Call::NewMemfd => {
+            format!("r[{index}] = answer({index}, ftruncate(fd_fresh = memfd_create(\"fresh\", 0), {args}));")
+        }
+        Call::FileWrite
+        | Call::FileRead
+        | Call::Load
+        | Call::Store
+        | Call::CopyOut
+        | Call::CopyIn
+        | Call::VmRead
+        | Call::Execute
+        | Call::Storm => {
+            format!("{}({index}, {args});", step.call.name())
+        }
         Call::Munlockall => syscall("munlockall", "0"),
         Call::RemapPages => syscall("remap_file_pages", &args),
         Call::ProcessMadvise => format!("r[{index}] = answer({index}, advise({args}));"),

@@ -242,14 +242,6 @@ impl PageManagementProvider for Platform {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
             }
-            Op::Move { from, to, source, region } => {
-                self.check_last(*from, region);
-                self.relocate(*from, *to, *source);
-            }
-            Op::Grow { from, to, region } => {
-                self.check_last(*from, region);
-                self.grow(*from, *to);
-            }
             Op::ProtectKey { range, to, .. } => {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
@@ -260,7 +252,16 @@ impl PageManagementProvider for Platform {
                 self.map(*range, region, Target::Replace);
             }
             Op::Residency { .. } => panic!("{op} is not for platforms"),
+            // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
             Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
+            Op::Move { from, to, source, region } => {
+                self.check_last(*from, region);
+                self.relocate(*from, *to, *source);
+            }
+            Op::Grow { from, to, region } => {
+                self.check_last(*from, region);
+                self.grow(*from, *to);
+            }
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());

@@ -4,10 +4,11 @@ use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mrema
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, MremapRequest, RemapFlags, Request, answer};
+use crate::linux::{Advice, MapFlags, MremapRequest, RemapFlags, Request, answer};
 use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Privileges, Refusal, WxPolicy};
 use crate::model::{Failing, Failures, Platform};
 use crate::prot::Prot;
+use crate::provider::Op;
 use crate::region::{Region, RegionFlags};
 
 const PAGES_40: Limits = Limits::UNLIMITED.with(Resource::Committed, 40);
@@ -216,6 +217,23 @@ fn a_plan_of_another_space_is_refused() {
     parent.apply(plan).unwrap();
 }
 
+/// What a move leaves behind is unlocked with all of its region, and taking the move back does not lock it again.
+#[test]
+fn locks_that_a_failed_move_has_taken_off_are_off_in_the_map_too() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
+    manager.call(&fixed(1, 3, RW)).unwrap();
+    manager.call(&fixed(4, 1, READ)).unwrap();
+    manager.call(&Request::Mlock { addr: BASE + PAGE_SIZE, len: 3 * PAGE_SIZE, flags: 0 }).unwrap();
+    manager.provider_mut().arm(Failures::once(1, Errno::Io));
+    let flags = RemapFlags::MAY_MOVE | RemapFlags::FIXED | RemapFlags::DONT_UNMAP;
+    assert_eq!(manager.call(&mremap((3, 2), (100, 2), flags)).unwrap_err().errno, Errno::Io);
+    assert_eq!(manager.provider_mut().disarm(), 1, "there are two moves");
+    manager.check_invariants();
+    manager.provider().inner().check(manager.map());
+    assert_eq!(manager.totals().locked_pages, 1, "the page that has come back");
+}
+
 #[test]
 fn a_plan_that_fails_twice_has_charged_its_object_never() {
     let ledger = ResourceLedger::new(PAGES_40);
@@ -285,4 +303,18 @@ fn what_a_move_leaves_behind_stays_charged() {
     manager.call(&mremap((1, 10), (100, 10), flags)).unwrap();
     assert_eq!(ledger.root().used(Resource::Committed), 20);
     check(&manager);
+}
+
+#[test]
+fn frames_are_taken_out_of_use_by_administrators_only() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    manager.call(&fixed(1, 1, RW)).unwrap();
+    let offline = |advice: Advice| Request::Madvise { addr: BASE + PAGE_SIZE, len: PAGE_SIZE, advice: advice.raw() };
+    for advice in [Advice::HwPoison, Advice::SoftOffline] {
+        assert_eq!(manager.call(&offline(advice)), Err(Errno::Perm.into()));
+        let mut config = config(&ledger);
+        config.privileges = Privileges::ADMIN;
+        let plan = PageManager::new(config, Platform::default()).plan(&offline(advice)).unwrap();
+        assert!(matches!(plan.ops(), [Op::Advise { .. }]), "{:?}", plan.ops());
+    }
 }
