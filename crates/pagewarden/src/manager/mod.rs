@@ -94,7 +94,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, held: Held::default(), provider }
+        Self {
+            space: Space { config, state, generation: space::first_generation() },
+            charges,
+            held: Held::default(),
+            provider,
+        }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked
