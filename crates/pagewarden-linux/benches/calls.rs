@@ -289,9 +289,11 @@ fn measure(row: &Row, calls: &Calls<'_>, batch: u32) -> f64 {
     took / f64::from(batch)
 }
 
-/// Maps so many regions that there are `regions`; each page has other rights than the next.
+/// Maps so many regions; each page has other rights than the next. All come from one region that has been written to,
+/// as a program's do: to the host they have an owner then (`anon_vma`).
 fn fill(calls: &Calls<'_>, regions: u64) -> u64 {
     let at = calls.mmap(regions, RW);
+    touch(at, 1);
     for page in (1..regions).step_by(2) {
         calls.mprotect(at + page * PAGE, 1, READ);
     }
@@ -332,6 +334,7 @@ fn measure_all(regions: u64, rounds: u32, batch: u32, wanted: &[&Row]) -> Vec<Ti
 }
 
 fn main() -> ExitCode {
+    println!("Processor time of the thread, medians; a ratio is the median of the ratios of the rounds.\n");
     let names: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let is_wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| row.name.contains(name.as_str()));
     let wanted: Vec<&Row> = ROWS.iter().filter(is_wanted).collect();

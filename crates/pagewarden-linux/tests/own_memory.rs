@@ -24,6 +24,8 @@ const WINDOW: u64 = 0x20_0000_0000;
 const PAGES: u64 = 5000;
 const TASK_END: u64 = 0x7fff_ffff_f000;
 const STEPS: usize = 6000;
+/// Somebody who owns no file.
+const FOREIGNER: u32 = 65_534;
 
 /// The host, in this process. Bytes are stored into a vector of its own.
 struct Host {
@@ -88,8 +90,8 @@ impl PageManagementProvider for Host {
                 ];
                 host_call(libc::SYS_mmap, words)
             }
-            Op::Unmap { range } => on(libc::SYS_munmap, range, 0),
-            Op::Lock { range, lock: Lock::Released } => on(libc::SYS_munlock, range, 0),
+            Op::Unmap { range, .. } => on(libc::SYS_munmap, range, 0),
+            Op::Lock { range, lock: Lock::Released, .. } => on(libc::SYS_munlock, range, 0),
             Op::Lock { range, .. } => on(libc::SYS_mlock2, range, 1),
             Op::Sync { range, flags } => on(libc::SYS_msync, range, flags.bits()),
             other => panic!("{other} is not asked for here"),
@@ -97,8 +99,11 @@ impl PageManagementProvider for Host {
     }
 
     fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        // Asked as the files' owner: whether the guest may know it is the manager's to decide.
+        file_user(0);
         let mut bytes = vec![0_u8; usize::try_from(range.pages().get()).unwrap()];
         mincore(range.start().as_u64(), range.bytes(), bytes.as_mut_ptr().expose_provenance() as u64).unwrap();
+        file_user(if self.is_foreign { FOREIGNER } else { 0 });
         bytes.iter().for_each(|byte| each(byte & 1 != 0));
     }
 
@@ -296,7 +301,7 @@ fn msync_and_mincore_answer_like_the_host() {
         both.change();
         let is_foreign = is_root && step % 4 == 0;
         both.manager.provider_mut().is_foreign = is_foreign;
-        file_user(if is_foreign { 65_534 } else { 0 });
+        file_user(if is_foreign { FOREIGNER } else { 0 });
         let result = both.compare_mincore();
         *seen.entry(("mincore", result.err())).or_default() += 1;
         if is_root {

@@ -69,7 +69,7 @@ impl ArenaProvider {
     /// Makes holes vacant; whether that was possible.
     fn close_holes(&self, holes: &[PageRange]) -> bool {
         // All of them, whatever becomes of one.
-        holes.iter().fold(true, |all, hole| self.memory.close_hole(*hole).is_ok() && all)
+        holes.iter().filter(|hole| self.memory.close_hole(**hole).is_err()).count() == 0
     }
 
     /// The platform of a child. This one has nothing any more.

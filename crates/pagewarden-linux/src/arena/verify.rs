@@ -77,7 +77,7 @@ mod tests {
         let known: Vec<_> = without_vacant(entry, &map, &warm).into_iter().map(|entry| entry.range).collect();
         assert_eq!(known, [pages(3, 1)]);
         let entry = proc_maps::parse_line(b"1000-8000 rw-p 00000000 00:00 0").unwrap();
-        assert_eq!(without_vacant(entry.clone(), &map, &warm), [entry.clone()]);
+        assert_eq!(without_vacant(entry.clone(), &map, &warm), std::slice::from_ref(&entry));
         assert_eq!(warm.insert(pages(2, 3)), None);
         let known: Vec<_> = without_vacant(entry, &map, &warm).into_iter().map(|entry| entry.range).collect();
         assert_eq!(known, [pages(1, 1), pages(5, 3)]);

@@ -194,14 +194,17 @@ fn scratch(place: &Path, name: &str) -> io::Result<File> {
 /// That is the kernel's word for a seam between regions that look alike: it keeps apart what a manager, which does
 /// not see the history of pages, holds to be one (docs/linux.md). What comes after such a call has nothing in common.
 /// The same goes for a move of several regions that both refuse for want of memory: how far it got before is a matter
-/// of seams too.
+/// of seams too. Later kernels of 6.18 also mark the regions, as they split and merge them, that have ever had guards;
+/// no call but remap_file_pages(2) looks at the mark, and refuses with `EINVAL` what another reason would refuse a
+/// little later.
 fn up_to_seam(program: &Program, (mut left, mut right): (Transcript, Transcript)) -> (Transcript, Transcript) {
-    let mremap = |line: &str| {
-        let step = program.steps.get(line.split(' ').next()?.parse::<usize>().ok()?)?;
-        (step.call == Call::Mremap).then_some(step)
-    };
-    let is_seam = |(left, right): (&String, &String)| {
-        mremap(left).is_some() && left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT")
+    let step = |line: &str| program.steps.get(line.split(' ').next()?.parse::<usize>().ok()?);
+    let mremap = |line: &str| step(line).filter(|step| step.call == Call::Mremap);
+    let is_seam = |(left, right): (&String, &String)| match step(left).map(|step| step.call) {
+        Some(Call::Mremap) => left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT"),
+        // Both refuse, for different reasons.
+        Some(Call::RemapPages) => left.ends_with(" ! EINVAL") && right.contains(" ! ") && !right.ends_with(" ! EINVAL"),
+        _ => false,
     };
     let moves_several = |step: &Step| {
         let flags = u64::from((libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned());

@@ -30,8 +30,8 @@ fn calls_beyond_either_end_are_refused_and_change_nothing() {
     for addr in [below.start(), low - PAGE, high, above.start()] {
         assert_eq!(middle.mprotect(addr, 1, READ), Err(Errno::NoMem), "mprotect {addr:x}");
         assert_eq!(middle.madvise(addr, 1, libc::MADV_DONTNEED), Err(Errno::NoMem));
-        assert_eq!(middle.mremap(addr, 1, 2, MAY_MOVE, 0), Err(Errno::Fault));
-        assert!(middle.mremap(at, 1, 1, MOVE_FIXED, addr).is_err());
+        assert_eq!(middle.mremap(addr, [1, 2], MAY_MOVE, 0), Err(Errno::Fault));
+        assert!(middle.mremap(at, [1, 1], MOVE_FIXED, addr).is_err());
         assert_eq!(middle.call(libc::SYS_mlock, &[addr, PAGE]), Err(Errno::NoMem));
         assert_eq!(middle.call(libc::SYS_mincore, &[at, PAGE, addr]), Err(Errno::Fault));
     }
@@ -52,7 +52,7 @@ fn a_full_arena_says_so() {
     let at = guest.mmap(0, 8, RW, PRIVATE).unwrap();
     assert_eq!(at, guest.start());
     assert_eq!(guest.mmap(0, 1, RW, PRIVATE), Err(Errno::NoMem));
-    assert_eq!(guest.mremap(at, 8, 9, MAY_MOVE, 0), Err(Errno::NoMem));
+    assert_eq!(guest.mremap(at, [8, 9], MAY_MOVE, 0), Err(Errno::NoMem));
     assert_eq!(guest.brk(at + PAGE), at);
 }
 

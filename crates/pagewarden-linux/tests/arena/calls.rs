@@ -49,15 +49,15 @@ fn pages_move_with_their_contents() {
     store(at, 3);
     store(at + 3 * PAGE, 4);
     let to = guest.start() + 8 * PAGE;
-    assert_eq!(guest.mremap(at, 4, 4, MOVE_FIXED, to), Ok(to));
+    assert_eq!(guest.mremap(at, [4, 4], MOVE_FIXED, to), Ok(to));
     assert_eq!((load(to), load(to + 3 * PAGE)), (3, 4));
-    assert_eq!(guest.mremap(to, 4, 6, 0, 0), Ok(to), "grows in place");
+    assert_eq!(guest.mremap(to, [4, 6], 0, 0), Ok(to), "grows in place");
     store(to + 5 * PAGE, 5);
     assert_eq!(guest.mmap(to + 6 * PAGE, 1, RW, PRIVATE | FIXED), Ok(to + 6 * PAGE));
-    let moved = guest.mremap(to, 6, 8, MAY_MOVE, 0).unwrap();
+    let moved = guest.mremap(to, [6, 8], MAY_MOVE, 0).unwrap();
     assert_ne!(moved, to);
     assert_eq!((load(moved), load(moved + 3 * PAGE), load(moved + 5 * PAGE), load(moved + 7 * PAGE)), (3, 4, 5, 0));
-    assert_eq!(guest.mremap(moved, 8, 1, 0, 0), Ok(moved), "shrinks");
+    assert_eq!(guest.mremap(moved, [8, 1], 0, 0), Ok(moved), "shrinks");
     assert_eq!(guest.munmap(moved, 1), Ok(0));
     assert_eq!(guest.mmap(moved, 8, RW, PRIVATE | FIXED), Ok(moved));
     assert!((0..8).all(|page| load(moved + page * PAGE) == 0), "nothing is left of what was there");
@@ -71,7 +71,7 @@ fn what_moved_pages_leave_behind_is_empty() {
     let to = guest.call(libc::SYS_mremap, &[at, 2 * PAGE, 2 * PAGE, 5, 0]).unwrap();
     assert_eq!((load(to), load(at)), (3, 0));
     store(at, 4);
-    assert_eq!(guest.mremap(at, 2, 2, MOVE_FIXED, to), Ok(to));
+    assert_eq!(guest.mremap(at, [2, 2], MOVE_FIXED, to), Ok(to));
     assert_eq!(load(to), 4);
 }
 
@@ -80,7 +80,7 @@ fn shared_pages_are_shown_twice() {
     let guest = Guest::new(64);
     let at = guest.mmap(0, 2, RW, SHARED).unwrap();
     store(at + PAGE, 3);
-    let second = guest.mremap(at, 0, 2, MAY_MOVE, 0).unwrap();
+    let second = guest.mremap(at, [0, 2], MAY_MOVE, 0).unwrap();
     assert_eq!(load(second + PAGE), 3);
     store(second, 4);
     assert_eq!(load(at), 4);

@@ -35,12 +35,12 @@ fn files_are_mapped_moved_and_grown() {
         assert_eq!((load(at), load(at + PAGE)), (1, 2));
         store(at + PAGE + 5, 77);
         let to = guest.start() + 16 * PAGE;
-        assert_eq!(guest.mremap(at, 2, 2, MOVE_FIXED, to), Ok(to));
-        assert_eq!(guest.mremap(to, 2, 5, 0, 0), Ok(to), "grows in place");
+        assert_eq!(guest.mremap(at, [2, 2], MOVE_FIXED, to), Ok(to));
+        assert_eq!(guest.mremap(to, [2, 5], 0, 0), Ok(to), "grows in place");
         assert_eq!([0, 1, 2, 3, 4].map(|page| load(to + page * PAGE)), [1, 2, 3, 4, 5]);
         assert_eq!(load(to + PAGE + 5), 77, "what was written is there still");
         guest.mmap(to + 5 * PAGE, 1, READ, PRIVATE | 0x10).unwrap();
-        let moved = guest.mremap(to, 5, 7, MAY_MOVE, 0).unwrap();
+        let moved = guest.mremap(to, [5, 7], MAY_MOVE, 0).unwrap();
         assert_ne!(moved, to);
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|page| load(moved + page * PAGE)), [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(load(moved + PAGE + 5), 77);
@@ -75,11 +75,11 @@ fn shared_memory_grows_and_is_shared_still() {
     let guest = Guest::new(64);
     let at = guest.mmap(0, 2, RW, SHARED).unwrap();
     store(at + PAGE, 9);
-    let second = guest.mremap(at, 0, 2, MAY_MOVE, 0).unwrap();
+    let second = guest.mremap(at, [0, 2], MAY_MOVE, 0).unwrap();
     assert_eq!(guest.munmap(at, 2), Ok(0));
     let to = guest.start();
-    assert_eq!(guest.mremap(second, 2, 2, MOVE_FIXED, to), Ok(to));
-    assert_eq!(guest.mremap(to, 2, 4, 0, 0), Ok(to), "the object has no more pages, the mapping has");
+    assert_eq!(guest.mremap(second, [2, 2], MOVE_FIXED, to), Ok(to));
+    assert_eq!(guest.mremap(to, [2, 4], 0, 0), Ok(to), "the object has no more pages, the mapping has");
     assert_eq!(load(to + PAGE), 9);
 }
 
@@ -119,8 +119,8 @@ fn memory_has_names_and_loses_them() {
     }
     assert_eq!(call(at, 2, name.as_ptr().expose_provenance() as u64), Ok(0));
     assert!(crate::support::host_lines(&guest).iter().any(|line| line.ends_with("[anon:heap of the guest]")));
-    assert_eq!(guest.mremap(at, 2, 2, MOVE_FIXED, guest.start()), Ok(guest.start()));
-    assert_eq!(guest.mremap(guest.start(), 2, 3, 0, 0), Ok(guest.start()), "the name grows along");
+    assert_eq!(guest.mremap(at, [2, 2], MOVE_FIXED, guest.start()), Ok(guest.start()));
+    assert_eq!(guest.mremap(guest.start(), [2, 3], 0, 0), Ok(guest.start()), "the name grows along");
     assert_eq!(call(guest.start(), 3, 0), Ok(0));
     assert_eq!(guest.munmap(guest.start(), 3), Ok(0));
     assert_eq!(guest.mmap(guest.start(), 3, RW, PRIVATE | 0x10), Ok(guest.start()));

@@ -36,7 +36,7 @@ fn pages_that_a_region_grows_by_are_like_it() {
     for advice in [libc::MADV_DONTFORK, libc::MADV_WIPEONFORK, libc::MADV_DONTDUMP] {
         let at = guest.mmap(guest.start() + 8 * PAGE, 2, RW, PRIVATE).unwrap();
         assert_eq!(guest.madvise(at, 2, advice), Ok(0));
-        assert_eq!(guest.mremap(at, 2, 4, MAY_MOVE, 0), Ok(at));
+        assert_eq!(guest.mremap(at, [2, 4], MAY_MOVE, 0), Ok(at));
         assert_eq!(flags_of(&guest, at + 3 * PAGE), flags_of(&guest, at), "advice {advice}");
         assert_eq!(guest.munmap(at, 4), Ok(0));
     }

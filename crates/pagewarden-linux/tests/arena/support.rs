@@ -76,7 +76,7 @@ impl Guest {
     }
 
     #[track_caller]
-    pub(crate) fn mremap(&self, addr: u64, old: u64, new: u64, flags: u64, to: u64) -> Result<u64, Errno> {
+    pub(crate) fn mremap(&self, addr: u64, [old, new]: [u64; 2], flags: u64, to: u64) -> Result<u64, Errno> {
         self.call(libc::SYS_mremap, &[addr, old * PAGE, new * PAGE, flags, to])
     }
 

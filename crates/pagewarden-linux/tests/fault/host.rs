@@ -16,6 +16,7 @@ pub(crate) struct Host {
     pub(crate) lowest_fixed: u64,
     pub(crate) stack_limit: u64,
     pub(crate) lock_limit: u64,
+    pub(crate) has_keys: bool,
 }
 
 /// A region as `/proc/PID/maps` shows it, equal neighbours merged.
@@ -69,6 +70,7 @@ impl Host {
             lowest_fixed: lowest_fixed.trim().parse().unwrap(),
             stack_limit: soft_limit(libc::RLIMIT_STACK),
             lock_limit: soft_limit(libc::RLIMIT_MEMLOCK),
+            has_keys: std::fs::read_to_string("/proc/cpuinfo").unwrap().contains(" ospke"),
         }
     }
 

@@ -269,7 +269,7 @@ fn config(host: &Host, privileges: Privileges) -> SpaceConfig {
         },
         privileges,
         regions_max: 65_530,
-        features: Features::ALL,
+        features: if host.has_keys { Features::ALL } else { Features::ALL.without_keys() },
         policy: Policy::default(),
         account: ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED),
     }

@@ -10,7 +10,7 @@ mod cases;
 mod document;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cases::{Case, Kind};
@@ -19,7 +19,7 @@ use pagewarden_linux::oracle::{Program, Runner, Side, Transcript};
 /// What the cases print on each of `sides`. The files that they map lie in the same place for all.
 fn run<const N: usize>(sides: [Side; N], cases: &[Case]) -> [Vec<Transcript>; N] {
     let directory = tempfile::tempdir().unwrap();
-    let guest = PathBuf::from(env!("CARGO_BIN_EXE_memcalls"));
+    let guest = vec![env!("CARGO_BIN_EXE_memcalls").into()];
     let runner = Runner { guest, directory: directory.path().to_owned(), timeout: Duration::from_secs(120) };
     let programs: Vec<Program> = cases.iter().map(|case| case.program.clone()).collect();
     sides.map(|side| runner.run(side, &programs).unwrap())

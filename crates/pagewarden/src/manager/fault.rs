@@ -7,6 +7,7 @@
 //! not canonical                                                   SIGSEGV, SI_KERNEL, address 0
 //! in a region                     the right                       allowed
 //!                                 not the right                   SIGSEGV, SEGV_ACCERR
+//!                                 and its key forbids it          SIGSEGV, SEGV_PKUERR
 //! below a region that grows down  may grow                        grows, then as in a region
 //!                                 may not grow                    SIGSEGV, SEGV_MAPERR
 //! anywhere else                                                   SIGSEGV, SEGV_MAPERR
@@ -26,7 +27,7 @@ use super::space::Space;
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::object::MemoryObject;
-use crate::prot::Prot;
+use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Op, PageManagementProvider, Populate, Target};
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Entry;
@@ -40,6 +41,27 @@ pub enum Access {
     Write,
     /// An instruction fetch.
     Execute,
+}
+
+/// What the protection keys of a thread forbid: its register `PKRU`, with two bits a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct KeyRights(u32);
+
+impl KeyRights {
+    /// The register as it is.
+    pub const fn new(pkru: u32) -> Self {
+        Self(pkru)
+    }
+
+    /// Whether `access` to memory with `key` is forbidden. A fetch never is.
+    const fn forbid(self, key: ProtectionKey, access: Access) -> bool {
+        let forbidden = self.0 >> (2 * key.number());
+        match access {
+            Access::Read => forbidden & 1 != 0,
+            Access::Write => forbidden & 3 != 0,
+            Access::Execute => false,
+        }
+    }
 }
 
 /// Which signal a guest gets.
@@ -115,8 +137,21 @@ pub struct FaultPlan {
 }
 
 impl<P: PageManagementProvider> PageManager<P> {
-    /// What `access` at `address` does now. Changes nothing.
+    /// What `access` at `address` does now, by a thread that has changed the rights of no key. Changes nothing.
     pub fn plan_fault(&self, address: VirtAddr, access: Access) -> FaultPlan {
+        self.plan_fault_with(address, access, self.key_rights())
+    }
+
+    /// What the keys forbid a thread that has changed nothing: to touch memory that can only be executed.
+    fn key_rights(&self) -> KeyRights {
+        let keys = self.space.state.attributes.keys;
+        let all = (0..ProtectionKey::COUNT).filter_map(ProtectionKey::new);
+        let execute_only = all.filter(|key| keys.is_execute_only(*key));
+        KeyRights(execute_only.fold(0, |pkru, key| pkru | 1 << (2 * key.number())))
+    }
+
+    /// What `access` at `address` does now, by a thread with these rights. Changes nothing.
+    pub fn plan_fault_with(&self, address: VirtAddr, access: Access, rights: KeyRights) -> FaultPlan {
         let ended = |signal| FaultPlan { growth: None, outcome: Err(signal) };
         if !is_canonical(address) {
             return ended(FaultSignal::segv(SignalCode::Kernel, VirtAddr::new(0)));
@@ -131,7 +166,11 @@ impl<P: PageManagementProvider> PageManager<P> {
                 Err(_) => return unmapped,
             }
         };
-        FaultPlan { growth, outcome: self.judge(entry.region, address, access) }
+        let outcome = match rights.forbid(entry.region.key, access) {
+            true => Err(FaultSignal::segv(SignalCode::PkuErr, address)),
+            false => self.judge(entry.region, address, access),
+        };
+        FaultPlan { growth, outcome }
     }
 
     /// Does what [`Self::plan_fault`] says: a stack may grow, be the access allowed or not.
@@ -139,7 +178,15 @@ impl<P: PageManagementProvider> PageManager<P> {
     /// # Errors
     /// The signal that the guest gets.
     pub fn fault(&mut self, address: VirtAddr, access: Access) -> Result<(), FaultSignal> {
-        let FaultPlan { growth, outcome } = self.plan_fault(address, access);
+        self.fault_with(address, access, self.key_rights())
+    }
+
+    /// The same, by a thread with these rights.
+    ///
+    /// # Errors
+    /// The signal that the guest gets.
+    pub fn fault_with(&mut self, address: VirtAddr, access: Access, rights: KeyRights) -> Result<(), FaultSignal> {
+        let FaultPlan { growth, outcome } = self.plan_fault_with(address, access, rights);
         if let Some(plan) = growth
             && self.apply(plan).is_err()
         {

@@ -9,7 +9,7 @@ use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
 use super::overcommit;
 use super::plan::{Cause, Refusal};
-use super::space::{Space, State};
+use super::space::{Space, State, first_generation};
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Account;
@@ -63,6 +63,6 @@ impl PendingFork {
     /// The child space, once the platform has made the child.
     pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
         let Self { config, state, charges, held } = self;
-        PageManager { space: Space { config, state, generation: 0 }, charges, held, provider }
+        PageManager { space: Space { config, state, generation: first_generation() }, charges, held, provider }
     }
 }

@@ -50,7 +50,7 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
-pub use fault::{Access, FaultPlan, FaultSignal, Signal, SignalCode};
+pub use fault::{Access, FaultPlan, FaultSignal, KeyRights, Signal, SignalCode};
 pub use fork::PendingFork;
 pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
@@ -94,7 +94,12 @@ impl<P: PageManagementProvider> PageManager<P> {
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, held: Held::default(), provider }
+        Self {
+            space: Space { config, state, generation: space::first_generation() },
+            charges,
+            held: Held::default(),
+            provider,
+        }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked

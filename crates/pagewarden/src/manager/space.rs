@@ -2,6 +2,8 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use super::attached::{Attached, Kind, tracked};
 use super::config::{Features, Privileges, SpaceConfig};
 use super::pkey::Keys;
@@ -214,6 +216,13 @@ pub(super) struct Space {
     pub(super) state: State,
     /// Counts published states, so that a plan for an older one is recognised.
     pub(super) generation: u64,
+}
+
+/// Where a new space starts to count: far from all others, so that a plan for another one is recognised too.
+pub(super) fn first_generation() -> u64 {
+    const APART: u64 = 1 << 40;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(APART, Ordering::Relaxed)
 }
 
 impl Space {

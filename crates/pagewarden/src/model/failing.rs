@@ -1,6 +1,6 @@
 //! A platform that fails on command, around any other.
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::object::MemoryObject;
 use crate::provider::{Contents, Op, PageManagementProvider, Target};
@@ -144,6 +144,10 @@ impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
 
     fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
         self.inner.store(addr, bytes)
+    }
+
+    fn object_pages(&self, object: &MemoryObject) -> Option<PageCount> {
+        self.inner.object_pages(object)
     }
 
     fn stack_start(&self, region: PageRange) -> VirtAddr {

@@ -260,7 +260,8 @@ impl Generator {
         let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
         if kind & 2 == 0 || kind == 3 {
-            self.note_shared((placement != 0).then_some(addr), len);
+            let place = if placement == 0 { self.chosen_place() } else { addr };
+            self.note_shared(place, len);
         }
         if placement == 0 {
             self.answers.push(self.next);
@@ -374,7 +375,8 @@ impl Generator {
         while self.rng.chance(40) {
             flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
         }
-        self.note_shared((addr != Arg::Value(0)).then_some(addr), 8 * PAGE);
+        let place = if addr == Arg::Value(0) { self.chosen_place() } else { addr };
+        self.note_shared(place, 8 * PAGE);
         if addr == Arg::Value(0) {
             self.answers.push(self.next);
         } else {

@@ -130,13 +130,17 @@ impl Generator {
         (window((start + skip) * PAGE), len * PAGE + bytes)
     }
 
-    /// Remembers what may be shared; where the kernel chooses the place, the answer of this step says where.
-    pub(super) fn note_shared(&mut self, place: Option<Arg>, len: u64) {
-        let place = place.unwrap_or(Arg::At(Base::Answer(self.next), 0));
+    /// Remembers what may be shared.
+    pub(super) fn note_shared(&mut self, place: Arg, len: u64) {
         self.shared.push((place, len));
         if self.shared.len() > 6 {
             self.shared.remove(0);
         }
+    }
+
+    /// Where the kernel chooses the place, which the answer of this step says.
+    pub(super) fn chosen_place(&self) -> Arg {
+        Arg::At(Base::Answer(self.next), 0)
     }
 
     /// Some pages of what may be shared, sometimes one too many.

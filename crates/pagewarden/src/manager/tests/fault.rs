@@ -1,11 +1,11 @@
 //! Faults: what is allowed, which signal, and when a stack grows.
 
-use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect};
+use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mremap};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::MapFlags;
-use crate::manager::{Access, FaultSignal, PageManager, Signal, SignalCode};
+use crate::linux::{MapFlags, RemapFlags, Request};
+use crate::manager::{Access, FaultSignal, Features, KeyRights, PageManager, Signal, SignalCode};
 use crate::model::{Failing, Failures, Platform};
 use crate::provider::PageManagementProvider;
 
@@ -17,7 +17,7 @@ fn at(page: u64) -> VirtAddr {
     VirtAddr::new(BASE + page * PAGE_SIZE + 8)
 }
 
-fn stack(page: u64, pages: u64, prot: u64) -> crate::linux::Request {
+fn stack(page: u64, pages: u64, prot: u64) -> Request {
     mmap(page, pages, prot, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::GROWS_DOWN)
 }
 
@@ -33,17 +33,19 @@ fn touch<P: PageManagementProvider>(manager: &mut PageManager<P>, page: u64, acc
 fn rights_decide_and_whatever_is_accessible_can_be_read() {
     let (_ledger, mut manager) = manager(Limits::UNLIMITED);
     let (acc, ok) = (Some(SignalCode::AccErr), None);
-    for (page, prot, expected) in [
-        (1, NONE, [acc, acc, acc]),
-        (3, READ, [ok, acc, acc]),
-        (5, WRITE, [ok, ok, acc]),
-        (7, EXEC, [ok, acc, ok]),
-        (9, RW | EXEC, [ok, ok, ok]),
-    ] {
+    for (page, prot, expected) in
+        [(1, NONE, [acc, acc, acc]), (3, READ, [ok, acc, acc]), (5, WRITE, [ok, ok, acc]), (9, RW | EXEC, [ok, ok, ok])]
+    {
         manager.call(&fixed(page, 1, prot)).unwrap();
         let found = [Access::Read, Access::Write, Access::Execute].map(|access| touch(&mut manager, page, access));
         assert_eq!(found, expected, "prot {prot}");
     }
+    let mut config = config(&ResourceLedger::new(Limits::UNLIMITED));
+    config.features = Features::ALL.without_keys();
+    let mut keyless = PageManager::new(config, Platform::default());
+    keyless.call(&fixed(1, 1, EXEC)).unwrap();
+    let found = [Access::Read, Access::Write, Access::Execute].map(|access| touch(&mut keyless, 1, access));
+    assert_eq!(found, [ok, acc, ok]);
     let hole = manager.fault(at(2), Access::Read);
     assert_eq!(hole, Err(FaultSignal { signal: Signal::Segv, code: SignalCode::MapErr, address: at(2) }));
     check(&manager);
@@ -115,4 +117,39 @@ fn a_platform_that_fails_leaves_the_stack_as_it_was() {
     assert_eq!(ledger.root().used(Resource::Committed), 2);
     manager.check_invariants();
     manager.provider().inner().check(manager.map());
+}
+
+#[test]
+fn keys_forbid_before_rights_do() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    manager.call(&fixed(1, 1, EXEC)).unwrap();
+    let pku = Some(SignalCode::PkuErr);
+    let found = [Access::Read, Access::Write, Access::Execute].map(|access| touch(&mut manager, 1, access));
+    assert_eq!(found, [pku, pku, None], "memory that can only be executed has a key of its own");
+    let key = manager.call(&Request::PkeyAlloc { flags: 0, rights: 0 }).unwrap();
+    manager.call(&stack(1000, 1, READ)).unwrap();
+    let addr = BASE + 1000 * PAGE_SIZE;
+    let request = Request::PkeyMprotect { addr, len: PAGE_SIZE, prot: READ, key: i32::try_from(key).unwrap() };
+    manager.call(&request).unwrap();
+    let mut touch = |page: u64, access: Access, forbidden: u32| {
+        code(manager.fault_with(at(page), access, KeyRights::new(forbidden << (2 * key))))
+    };
+    assert_eq!([touch(1000, Access::Read, 2), touch(1000, Access::Write, 2)], [None, pku]);
+    assert_eq!([touch(1000, Access::Read, 1), touch(1000, Access::Execute, 1)], [pku, Some(SignalCode::AccErr)]);
+    assert_eq!([touch(1000, Access::Write, 0), touch(990, Access::Read, 1)], [Some(SignalCode::AccErr), pku]);
+    assert_eq!(manager.map().get(at(990)).unwrap().range.pages().get(), 11, "the stack has grown all the same");
+}
+
+#[test]
+fn a_mapping_may_be_longer_than_its_object() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    manager.call(&mmap(1, 2, RW, MapFlags::SHARED | MapFlags::FIXED)).unwrap();
+    manager.call(&mremap((1, 2), (0, 4), RemapFlags::empty())).unwrap();
+    assert_eq!(
+        [touch(&mut manager, 2, Access::Write), touch(&mut manager, 3, Access::Write)],
+        [None, Some(SignalCode::AdrErr)]
+    );
+    manager.call(&mprotect(3, 1, READ)).unwrap();
+    assert_eq!(touch(&mut manager, 3, Access::Write), Some(SignalCode::AccErr));
+    assert_eq!(manager.fault(at(3), Access::Execute).unwrap_err().signal, Signal::Bus);
 }
