@@ -2,6 +2,7 @@
 //!
 //! Owns what has to run besides the unit tests of the crates. Outside: how a crate tests itself.
 mod bench;
+mod concurrency;
 mod job;
 mod lab;
 mod packages;
@@ -32,6 +33,10 @@ enum Task {
     Programs(ProgramsArgs),
     /// Check the rules that no compiler checks.
     Tidy,
+    /// Small cases of threads in every order (loom).
+    Interleavings,
+    /// Many threads under ThreadSanitizer; needs the source of std.
+    Sanitizer,
     /// Measure.
     Bench {
         #[command(subcommand)]
@@ -104,6 +109,8 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Programs(args) => programs::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Interleavings => concurrency::run_interleavings(),
+        Task::Sanitizer => concurrency::run_sanitizer(),
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
         Task::Bench { what: Bench::Calls(args) } => bench::calls::run(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::lab::{Lab, cargo};
 use crate::step::{Steps, Verdict};
-use crate::{Subject, bench, packages, programs, root, tidy};
+use crate::{Subject, bench, concurrency, packages, programs, root, tidy};
 
 /// A target without std that rustup can install.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -19,6 +19,8 @@ const STEPS: &[(&str, Step)] = &[
     ("tidy", |_| tidy::run().map(|()| Verdict::Passed)),
     ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
+    ("threads in every order", |_| concurrency::interleavings()),
+    ("threads under ThreadSanitizer", |_| concurrency::sanitizer()),
     ("core without default features", |_| core_alone()),
     ("core on a target without std", |_| core_on_bare_target()),
     ("fuzz targets", |_| run_cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"])),

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pagewarden::manager::{ForkCharge, NoReserve, Policy, WxPolicy};
+use pagewarden::manager::{ForkCharge, NoReserve, Overcommit, Policy, WxPolicy};
+use pagewarden_linux::oracle::check::Budget;
 use pagewarden_linux::{OnExit, RunOptions, Verify};
 
 use crate::run::status;
@@ -17,8 +19,9 @@ Examples:
   pagewarden run --commit-limit 512M -- python3 server.py
   pagewarden run --report make -j4
   pagewarden vmmap 1234
+  pagewarden check --seconds 600
 
-See 'pagewarden run --help' and 'pagewarden vmmap --help' for all options.";
+See 'pagewarden run --help', 'pagewarden vmmap --help' and 'pagewarden check --help' for all options.";
 
 const RUN_HELP: &str = "\
 Options of pagewarden stand before PROGRAM; everything after it belongs to the program.
@@ -74,6 +77,26 @@ Examples:
   pagewarden vmmap 1234 | grep libc
   pagewarden vmmap --json 1234 | jq '.totals[] | {kind, resident}'";
 
+const CHECK_HELP: &str = "\
+A program is some forty memory calls, drawn at random close to the edges that earlier calls have made. It runs once on \
+the host's kernel and once on pagewarden; values, errors, faults, regions, contents and the break must be the same. \
+The same seed makes the same programs everywhere.
+
+A program that differs is made as small as it gets and is printed: each step with both answers, a C program that shows \
+it without pagewarden, and the command that repeats it.
+
+Progress is shown if standard error is a terminal. Ctrl-C ends the check with what it has so far.
+
+Exit status:
+  0  no difference
+  1  there is a difference
+  2  called wrongly, or the check could not run
+
+Examples:
+  pagewarden check
+  pagewarden check --seconds 600 --platform arena
+  pagewarden check --seed 42 --calls 1000000 --save difference.c";
+
 #[derive(Parser)]
 #[command(
     name = "pagewarden",
@@ -100,6 +123,16 @@ pub(crate) enum Command {
     /// Show the memory map of a live process
     #[command(after_help = "See --help for kinds, exit status and examples.", after_long_help = VMMAP_HELP)]
     Vmmap(VmmapArgs),
+    /// Compare pagewarden with this machine's kernel, on random programs of memory calls
+    #[command(after_help = "See --help for exit status and examples.", after_long_help = CHECK_HELP)]
+    Check(CheckArgs),
+    /// What a check runs: programs from standard input
+    #[command(hide = true)]
+    CheckGuest {
+        /// The side to run them on
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        side: Vec<OsString>,
+    },
 }
 
 #[derive(Args)]
@@ -185,6 +218,41 @@ pub(crate) struct VmmapArgs {
     pub(crate) wide: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// How long to go on
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// How many calls to compare, instead of a time
+    #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    calls: Option<u64>,
+    /// The seed of the first program, to repeat a check; without it, one is drawn
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Where pagewarden's side of the programs runs
+    #[arg(long, value_name = "PLATFORM", default_value = "traced")]
+    pub(crate) platform: CheckPlatform,
+    /// Write the C program of the shortest difference to this file too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum CheckPlatform {
+    /// In a process of its own that is stopped at its memory calls, as by 'pagewarden run'
+    Traced,
+    /// In an arena, a piece of a process's own address space; the kernel's side runs in a process that has no other
+    /// room either, so addresses are the same
+    Arena,
+}
+
+impl CheckArgs {
+    /// When there is enough.
+    pub(crate) fn budget(&self) -> Budget {
+        self.calls.map_or(Budget::Time(Duration::from_secs(self.seconds)), Budget::Calls)
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Wx {
     /// As the program likes
@@ -255,6 +323,8 @@ impl PolicyArgs {
                 ForkRule::Full => ForkCharge::Full,
                 ForkRule::None => ForkCharge::Free,
             },
+            // The host has its own rule, and applies it.
+            overcommit: Overcommit::Always,
         }
     }
 }
@@ -289,7 +359,7 @@ mod tests {
         let words = ["pagewarden", "run"].iter().chain(words);
         match Cli::try_parse_from(words).map(|cli| cli.command) {
             Ok(Command::Run(asked)) => asked.options(),
-            Ok(Command::Vmmap(_)) => panic!("not a run"),
+            Ok(_) => panic!("not a run"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -349,6 +419,25 @@ mod tests {
         assert_eq!(options.policy.wx, WxPolicy::Deny);
         assert_eq!(options.policy.no_reserve, NoReserve::Free);
         assert_eq!(options.policy.fork_charge, ForkCharge::Free);
+    }
+
+    #[test]
+    fn a_check_ends_after_a_time_or_some_calls() {
+        let asked = |words: &[&str]| match Cli::try_parse_from(["pagewarden", "check"].iter().chain(words)) {
+            Ok(Cli { command: Command::Check(asked) }) => asked,
+            Ok(_) => panic!("not a check"),
+            Err(error) => panic!("{error}"),
+        };
+        let usual = asked(&[]);
+        assert_eq!(usual.budget(), Budget::Time(Duration::from_secs(60)));
+        assert_eq!((usual.seed, usual.platform, usual.save), (None, CheckPlatform::Traced, None));
+        assert_eq!(asked(&["--seconds", "2"]).budget(), Budget::Time(Duration::from_secs(2)));
+        assert_eq!(asked(&["--calls", "5"]).budget(), Budget::Calls(5));
+        assert_eq!(asked(&["--seed", "18446744073709551615"]).seed, Some(u64::MAX));
+        assert!(refused(&["check", "--calls", "5", "--seconds", "2"]).contains("cannot be used with"));
+        assert!(refused(&["check", "--seconds", "0"]).contains("invalid value '0'"));
+        assert_eq!(asked(&["--platform", "arena"]).platform, CheckPlatform::Arena);
+        assert!(refused(&["check", "--platform", "moon"]).contains("possible values: traced, arena"));
     }
 
     #[test]

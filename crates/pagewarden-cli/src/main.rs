@@ -1,10 +1,12 @@
-//! The `pagewarden` command: run a program under a memory budget, and show the map of a process.
+//! The `pagewarden` command: run a program under a memory budget, show the map of a process, and compare pagewarden
+//! with the host's kernel.
 //!
-//! [`args`] says what can be asked for; [`run`] and [`vmmap`] do it; [`report`] and [`trace`] write down what a run
+//! [`args`] says what can be asked for; [`run`], [`vmmap`] and [`check`] do it; [`report`] and [`trace`] write down what a run
 //! did. All policy is in the libraries: nothing here decides about memory.
 #![forbid(unsafe_code)]
 
 mod args;
+mod check;
 mod report;
 mod run;
 mod size;
@@ -18,6 +20,8 @@ fn main() -> ExitCode {
     match args::parse() {
         Ok(args::Command::Run(asked)) => run::run(&asked),
         Ok(args::Command::Vmmap(asked)) => vmmap::run(&asked),
+        Ok(args::Command::Check(asked)) => check::run(&asked),
+        Ok(args::Command::CheckGuest { .. }) => check::guest(),
         Err(status) => status,
     }
 }

@@ -219,6 +219,17 @@ fn wrong_calls_are_told_apart_from_the_program() {
         assert!(stderr(&refused).contains("Usage:") || stderr(&refused).contains("--help"), "{words:?}");
     }
     for words in [
+        &["check", "--seconds", "0"][..],
+        &["check", "--seconds", "soon"],
+        &["check", "--calls", "1", "--seconds", "1"],
+        &["check", "--platform", "moon"],
+        &["check", "prog"],
+    ] {
+        let refused = output(words);
+        assert_eq!((refused.status.code(), stdout(&refused)), (Some(2), ""), "{words:?}");
+        assert!(stderr(&refused).starts_with("error: "), "{words:?}");
+    }
+    for words in [
         &["run"][..],
         &["run", "--"],
         &["run", "--bogus", "true"],
@@ -235,8 +246,23 @@ fn wrong_calls_are_told_apart_from_the_program() {
 
 #[test]
 fn help_goes_to_standard_output_and_tells_the_essentials() {
-    let expectations: [(&[&str], &[&str]); 3] = [
-        (&["--help"], &["run", "vmmap", "Examples:"]),
+    let expectations: [(&[&str], &[&str]); 4] = [
+        (&["--help"], &["run", "vmmap", "check", "Examples:"]),
+        (
+            &["check", "--help"],
+            &[
+                "--seconds <N>",
+                "--calls <N>",
+                "--seed <S>",
+                "--platform <PLATFORM>",
+                "--save <FILE>",
+                "- traced:",
+                "- arena:",
+                "[default: 60]",
+                "Exit status:",
+                "Examples:",
+            ],
+        ),
         (
             &["run", "--help"],
             &[
@@ -384,4 +410,77 @@ fn the_program_inherits_none_of_our_files() {
     assert!(stdout(&ended).contains("/dev/null"), "{}", stdout(&ended));
     let prefix = folder.path().to_str().unwrap();
     assert!(!stdout(&ended).contains(prefix), "{}", stdout(&ended));
+}
+
+/// The figures of the line that a check without a difference ends with: calls and programs.
+fn compared(line: &str) -> (u64, u64) {
+    assert!(line.ends_with('\n') && line.lines().count() == 1, "{line}");
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!((words[1], words[2], words[4], words[5]), ("calls", "of", "programs", "compared"), "{line}");
+    let number = |word: &str| word.replace(',', "").parse().unwrap();
+    (number(words[0]), number(words[3]))
+}
+
+#[test]
+fn a_check_compares_as_long_as_it_was_told_and_says_one_thing() {
+    let begin = Instant::now();
+    let done = output(&["check", "--seconds", "2", "--seed", "11"]);
+    assert_eq!((done.status.code(), stderr(&done)), (Some(0), ""), "{}", stdout(&done));
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    let line = stdout(&done);
+    let (calls, programs) = compared(line);
+    assert!(calls > 500 && (10..calls / 20).contains(&programs), "{line}");
+    assert!(line.contains(" compared on the traced platform in "), "{line}");
+    assert!(line.ends_with(": no difference (seed 11)\n"), "{line}");
+}
+
+#[test]
+fn a_check_of_the_arena_compares_more() {
+    let done = output(&["check", "--calls", "3000", "--seed", "11", "--platform", "arena"]);
+    assert_eq!((done.status.code(), stderr(&done)), (Some(0), ""), "{}", stdout(&done));
+    let line = stdout(&done);
+    assert!(compared(line).0 >= 3000 && line.contains(" compared on the arena platform in "), "{line}");
+}
+
+#[test]
+fn a_check_of_some_calls_is_the_same_again() {
+    let figures = |words: &[&str]| compared(stdout(&output(words)));
+    let first = figures(&["check", "--calls", "300", "--seed", "4"]);
+    assert!((300..350).contains(&first.0), "{first:?}");
+    assert_eq!(figures(&["check", "--calls", "300", "--seed", "4"]), first);
+    let drawn = output(&["check", "--calls", "1"]);
+    let other = output(&["check", "--calls", "1"]);
+    assert_ne!(stdout(&drawn).split(" (seed ").nth(1), stdout(&other).split(" (seed ").nth(1));
+}
+
+#[test]
+fn an_interrupted_check_says_what_it_has() {
+    let mut child = pagewarden(&["check", "--seconds", "600"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let begin = Instant::now();
+    let status = child.wait().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(20), "it went on");
+    let mut line = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut line).unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(compared(&line).0 > 0 && line.contains(", interrupted: no difference"), "{line}");
+}
+
+#[test]
+fn a_check_shows_on_a_terminal_how_far_it_is() {
+    let text = on_terminal(&["check", "--seconds", "2"], 70, &[]);
+    let shown: Vec<&str> = text.split('\r').filter(|line| line.ends_with("\x1b[K")).collect();
+    assert!(shown.len() >= 2, "{text:?}");
+    assert!(shown[0].starts_with("traced: ") && shown[0].contains(" calls of "), "{text:?}");
+    assert!(shown.iter().all(|line| line.trim_end_matches("\x1b[K").chars().count() < 70), "{text:?}");
+    assert!(!on_terminal(&["check", "--calls", "50"], 70, &[("TERM", "dumb")]).contains('\r'));
+}
+
+#[test]
+fn a_check_that_cannot_run_says_why() {
+    let refused = pagewarden(&["check", "--calls", "1"]).env("TMPDIR", "/no/such/folder").output().unwrap();
+    assert_eq!((refused.status.code(), stdout(&refused)), (Some(2), ""));
+    assert!(stderr(&refused).starts_with("pagewarden: cannot prepare the check: "), "{}", stderr(&refused));
 }

@@ -4,12 +4,14 @@
 //!   by [`pagewarden::PageManager`] and carried out by the guest's own entry into the host kernel.
 //! * [`arena`]: the same manager over a piece of this process's own address space.
 //! * [`proc_maps`]: what the host says a process has mapped.
+//! * [`overcommit`]: how the host overcommits memory.
 //! * [`smaps`]: the same with figures, for people to look at.
 //! * [`oracle`]: the differential test of all this against the host kernel.
 
 pub mod arena;
 pub mod options;
 pub mod oracle;
+pub mod overcommit;
 pub mod proc_maps;
 pub mod report;
 pub mod signal_death;

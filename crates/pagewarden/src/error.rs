@@ -44,6 +44,8 @@ macro_rules! errnos {
 errnos! {
     /// The caller lacks a privilege, or the region is sealed.
     Perm = 1, "EPERM";
+    /// There is no such thing.
+    NoEnt = 2, "ENOENT";
     /// There is no such process or mapping.
     Srch = 3, "ESRCH";
     /// Interrupted by a signal.

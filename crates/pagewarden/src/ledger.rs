@@ -188,6 +188,16 @@ impl Account {
         }
     }
 
+    /// The account above all others, which may be this one.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        let mut account = self;
+        while let Some(parent) = &account.0.parent {
+            account = parent;
+        }
+        account
+    }
+
     /// How much this account and those below it hold.
     pub fn used(&self, resource: Resource) -> u64 {
         self.0.counters[resource.index()].used.load(Ordering::Relaxed)

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags, MdweFlags, SyncFlags};
 use crate::object::MemoryObject;
@@ -353,5 +353,12 @@ pub trait PageManagementProvider {
     /// without telling the manager says so here; others keep the default.
     fn stack_start(&self, region: PageRange) -> VirtAddr {
         region.start()
+    }
+
+    /// How many pages `object` has now, beyond which a mapping of it cannot be touched; `None` where the manager
+    /// need not know, because the pages themselves say so.
+    fn object_pages(&self, object: &MemoryObject) -> Option<PageCount> {
+        let _ = object;
+        None
     }
 }

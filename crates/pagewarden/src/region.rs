@@ -138,3 +138,13 @@ impl Region {
         self.flags.contains(RegionFlags::SHARED)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_has_three_words() {
+        assert_eq!(size_of::<Region>(), 24, "leaves of the map are full of regions");
+    }
+}

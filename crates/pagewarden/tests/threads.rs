@@ -16,7 +16,7 @@ use pagewarden::{Account, Errno, Limits, PAGE_SIZE, PageManager, Resource, Resou
 const BASE: u64 = 0x10_0000;
 const HEAP: u64 = 0x80_0000;
 const THREADS: u64 = 8;
-const CALLS: u64 = 1000;
+const CALLS: u64 = 500;
 /// Pages that may be committed by all together.
 const BUDGET: u64 = 60;
 

@@ -50,10 +50,12 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
-use pagewarden::manager::{Break, Cause, Layout, Policy, Privileges, Refusal, SpaceConfig};
+use pagewarden::manager::{
+    Access, Break, Cause, FaultSignal, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig,
+};
 use pagewarden::vmmap::Direction;
 use pagewarden::{
-    Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger,
+    Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger, VirtAddr,
 };
 
 use crate::traced::import;
@@ -155,9 +157,28 @@ impl Arena {
         self.carry_out(&mut inner.manager, request)
     }
 
+    /// What a load, store or fetch at `address` does; a stack may grow, and then the access is to be tried again. The
+    /// host's own signal does not say: where nothing is, it has pages without rights.
+    ///
+    /// # Errors
+    /// The signal that the guest is to get.
+    pub fn fault(&self, address: u64, access: Access) -> Result<(), FaultSignal> {
+        self.lock().manager.fault(VirtAddr::new(address), access)
+    }
+
     /// Shows the manager to `look`, with the arena locked.
     pub fn with_manager<R>(&self, look: impl FnOnce(&PageManager<ArenaProvider>) -> R) -> R {
         look(&self.lock().manager)
+    }
+
+    /// Replaces the resource limits that memory calls are held to; those of this process are not touched.
+    pub fn set_limits(&self, limits: ResourceLimits) {
+        self.lock().manager.set_limits(limits);
+    }
+
+    /// Replaces what the guest may do besides what everybody may.
+    pub fn set_privileges(&self, privileges: Privileges) {
+        self.lock().manager.set_privileges(privileges);
     }
 
     /// Compares the manager's map with what the host says is mapped in the arena.

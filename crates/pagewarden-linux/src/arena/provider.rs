@@ -193,6 +193,14 @@ impl ArenaProvider {
                 flags |= MapFlags::ANONYMOUS | MapFlags::NO_RESERVE;
                 (-1, 0)
             }
+            // Made by mapping /dev/zero, it keeps the offset, which may lie beyond its end.
+            Some(ObjectKind::SharedAnonymous)
+                if let Some(call) = self.call
+                    && !call.flags.contains(MapFlags::ANONYMOUS) =>
+            {
+                flags |= file_flags(call.flags) - MapFlags::GROWS_DOWN;
+                (call.fd, region.page_offset(range.start()).wrapping_mul(PAGE_SIZE))
+            }
             Some(ObjectKind::SharedAnonymous) => {
                 flags |= MapFlags::ANONYMOUS;
                 (-1, 0)

@@ -12,6 +12,7 @@ use super::program::{Arg, Base, Call, FileKind, PAGE, Program, SYS_MSEAL, Step, 
 const PROLOGUE: &str = r#"#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@ const PROLOGUE: &str = r#"#define _GNU_SOURCE
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,7 +80,125 @@ static void state(void) {
     printf("break = 0x%lx\n", syscall(SYS_brk, 0));
 }
 
+static int fd_fresh = -1, copies[2], twin_from, twin_to, twin_turn, is_twin;
+static unsigned char buffer[3 * 4096];
+
+static void bytes(int step, long count, const unsigned char *from) {
+    unsigned long hash = 0xcbf29ce484222325UL;
+    if (count < 0) { answer(step, count); return; }
+    for (long i = 0; i < count; i++) hash = (hash ^ from[i]) * 0x100000001b3UL;
+    printf("%d = 0x%lx bytes 0x%lx\n", step, count, hash);
+}
+
+static int faulted(int step) {
+    printf("%d fault signal %d code %d at 0x%lx\n", step, fault.si_signo, fault.si_code, (long)fault.si_addr);
+    return 1;
+}
+
+static void load(int step, unsigned long addr, unsigned long len) {
+    if (sigsetjmp(back, 1)) { faulted(step); return; }
+    for (unsigned long i = 0; i < len; i++) buffer[i] = ((volatile unsigned char *)addr)[i];
+    bytes(step, len, buffer);
+}
+
+static void store(int step, unsigned long addr, unsigned long len, int byte) {
+    if (sigsetjmp(back, 1)) { faulted(step); return; }
+    for (unsigned long i = 0; i < len; i++) ((volatile unsigned char *)addr)[i] = byte;
+    printf("%d = 0x0\n", step);
+}
+
+static void execute(int step, unsigned long addr) {
+    if (!sigsetjmp(back, 1) && *(volatile unsigned char *)addr != 0xc3) { printf("%d skipped\n", step); return; }
+    if (sigsetjmp(back, 1)) { faulted(step); return; }
+    ((void (*)(void))addr)();
+    printf("%d = 0x0\n", step);
+}
+
+static void pwrite_(int step, int fd, unsigned long offset, unsigned long len, int byte) {
+    memset(buffer, byte, sizeof buffer);
+    answer(step, pwrite(fd, buffer, len, offset));
+}
+
+static void pread_(int step, int fd, unsigned long offset, unsigned long len) {
+    bytes(step, pread(fd, buffer, len < sizeof buffer ? len : sizeof buffer, offset), buffer);
+}
+
+static void copy_out(int step, unsigned long addr, unsigned long len) {
+    long written = write(copies[1], (void *)addr, len);
+    int error = errno;
+    long drained = read(copies[0], buffer, sizeof buffer);
+    errno = written < 0 ? error : errno;
+    bytes(step, written < 0 ? written : drained, buffer);
+}
+
+static void copy_in(int step, unsigned long addr, unsigned long len, int byte) {
+    memset(buffer, byte, sizeof buffer);
+    write(copies[1], buffer, len);
+    answer(step, read(copies[0], (void *)addr, len));
+    read(copies[0], buffer, sizeof buffer);
+}
+
+static void vm_read(int step, unsigned long addr, unsigned long len) {
+    struct iovec local = {buffer, len}, remote = {(void *)addr, len};
+    bytes(step, process_vm_readv(getpid(), &local, 1, &remote, 1, 0), buffer);
+}
+
+static void *storm_part(void *argument) {
+    unsigned long *order = argument, word = order[0], hash = 0;
+    for (int i = 0; i < 24; i++) {
+        word = word * 6364136223846793005UL + 1442695040888963407UL;
+        unsigned long addr = 0x1004400000UL + order[1] * 0x400000 + (word >> 33 & 7) * 4096, len = ((word >> 41 & 7) + 1) * 4096;
+        int what = word >> 49 & 7;
+        long done = what < 3 ? (long)mmap((void *)addr, len, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+            : what < 6 ? mprotect((void *)addr, len, what == 5 ? 3 : 1)
+            : what == 6 ? madvise((void *)addr, len, 4) : munmap((void *)addr, len);
+        unsigned long told = done == -1 ? errno | 1UL << 63 : done;
+        hash = (hash ^ told) * 0x9e3779b97f4a7c15UL;
+        hash = hash << 29 | hash >> 35;
+    }
+    order[0] = hash;
+    return NULL;
+}
+
+static void storm(int step, unsigned long seed) {
+    unsigned long orders[2][2] = {{seed, 0}, {seed, 1}};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, storm_part, orders[i]);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    printf("%d = 0x30 bytes 0x%lx\n", step, orders[0][0] ^ (orders[1][0] << 32 | orders[1][0] >> 32));
+}
+
+static void on_thread(void *(*body)(void *)) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, body, NULL);
+    pthread_join(thread, NULL);
+}
+
+static int twin(void) {
+    int down[2], up[2];
+    pipe(down), pipe(up);
+    fflush(stdout);
+    int child = fork();
+    is_twin = child == 0, twin_turn = 0;
+    twin_from = is_twin ? down[0] : up[0], twin_to = is_twin ? up[1] : down[1];
+    close(is_twin ? down[1] : up[1]), close(is_twin ? up[0] : down[0]);
+    return child;
+}
+
+static int my_turn(void) {
+    char byte;
+    int is_mine = (twin_turn++ % 2 == 0) == is_twin;
+    if (!is_mine) read(twin_from, &byte, 1);
+    return is_mine;
+}
+
+static void pass(void) {
+    fflush(stdout);
+    write(twin_to, "", 1);
+}
+
 int main(void) {
+    pipe2(copies, O_NONBLOCK);
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
     static char output[1 << 20];
     setvbuf(stdout, output, _IOFBF, sizeof output);
@@ -106,25 +226,50 @@ fn write_main(text: &mut String, program: &Program) -> fmt::Result {
         writeln!(text, "    memset(shmat(segment, NULL, 0), 0x5a, {:#x});", SEGMENT_PAGES * PAGE)?;
         writeln!(text, "    shmctl(segment, IPC_RMID, NULL);")?;
     }
-    let mut ends = Vec::new();
-    for (index, step) in program.steps.iter().enumerate() {
-        close_children(text, &mut ends, index)?;
-        if let (Call::Fork, Arg::Value(count)) = (step.call, step.args[0]) {
-            writeln!(text, "    fflush(stdout);\n    if (fork() == 0) {{")?;
-            let end = usize::try_from(count).unwrap_or(usize::MAX).saturating_add(index + 1);
-            ends.push(end.min(ends.last().copied().unwrap_or(program.steps.len())));
-        } else {
-            writeln!(text, "    {} // {step}", statement(index, step))?;
-        }
-    }
-    close_children(text, &mut ends, program.steps.len())?;
+    write_steps(text, program, 0, program.steps.len())?;
     writeln!(text, "    return 0;\n}}")
 }
 
-/// Ends the children whose last step is before `index`.
-fn close_children(text: &mut String, ends: &mut Vec<usize>, index: usize) -> fmt::Result {
-    while ends.pop_if(|end| *end <= index).is_some() {
-        writeln!(text, "    state();\n    exit(0);\n    }}\n    wait(NULL);")?;
+/// The steps from `from` to `to`; those of children are nested.
+fn write_steps(text: &mut String, program: &Program, from: usize, to: usize) -> fmt::Result {
+    let mut index = from;
+    let mut is_for_thread = false;
+    while index < to {
+        let step = &program.steps[index];
+        let count = match (step.call, step.args[0]) {
+            (Call::Fork | Call::Twin | Call::Vfork, Arg::Value(count)) => usize::try_from(count).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+        let end = index.saturating_add(count).saturating_add(1).min(to);
+        match step.call {
+            Call::Fork | Call::Vfork => {
+                let how = if step.call == Call::Fork { "fork" } else { "vfork" };
+                writeln!(text, "    fflush(stdout);\n    if ({how}() == 0) {{")?;
+                write_steps(text, program, index + 1, end)?;
+                let last = if step.call == Call::Fork { "state();\n    exit(0);" } else { "_exit(0);" };
+                writeln!(text, "    {last}\n    }}\n    wait(NULL);")?;
+            }
+            Call::Twin => {
+                writeln!(text, "    twin(); // {step}")?;
+                for own in index + 1..end {
+                    writeln!(text, "    if (my_turn()) {{")?;
+                    write_steps(text, program, own, own + 1)?;
+                    writeln!(text, "    pass();\n    }}")?;
+                }
+                writeln!(text, "    if (is_twin) {{\n    state();\n    exit(0);\n    }}\n    wait(NULL);")?;
+            }
+            Call::Thread => is_for_thread = true,
+            _ if is_for_thread => {
+                let statement = statement(index, step);
+                writeln!(
+                    text,
+                    "    {{ void *body(void *none) {{ {statement} return NULL; }} on_thread(body); }} // {step}"
+                )?;
+                is_for_thread = false;
+            }
+            _ => writeln!(text, "    {} // {step}", statement(index, step))?,
+        }
+        index = end;
     }
     Ok(())
 }
@@ -148,6 +293,7 @@ fn declaration(kind: FileKind) -> String {
         }
         FileKind::Memfd => format!("    int fd_{name} = memfd_create(\"oracle\", 0);\n{filled}"),
         FileKind::Sealable => format!("    fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}"),
+        FileKind::Fresh => String::new(),
         FileKind::Sealed => format!(
             "    int fd_{name} = memfd_create(\"{name}\", MFD_ALLOW_SEALING);\n{filled}    fcntl(fd_{name}, F_ADD_SEALS, F_SEAL_WRITE);\n"
         ),
@@ -169,6 +315,28 @@ fn statement(index: usize, step: &Step) -> String {
         // Older C libraries have no name for it.
         Call::Mseal => format!("r[{index}] = answer({index}, syscall({SYS_MSEAL}, {args}));"),
         Call::Mdwe => syscall("prctl", &format!("{args}, 0, 0")),
+        Call::Thread | Call::Fork | Call::Twin | Call::Vfork => String::new(),
+        Call::Resize => syscall("ftruncate", &args),
+        Call::Allocate => syscall("fallocate", &args),
+        Call::NewMemfd => {
+            format!("r[{index}] = answer({index}, ftruncate(fd_fresh = memfd_create(\"fresh\", 0), {args}));")
+        }
+        Call::FileWrite
+        | Call::FileRead
+        | Call::Load
+        | Call::Store
+        | Call::CopyOut
+        | Call::CopyIn
+        | Call::VmRead
+        | Call::Execute
+        | Call::Storm => {
+            let name = match step.call {
+                Call::FileWrite => "pwrite_",
+                Call::FileRead => "pread_",
+                call => call.name(),
+            };
+            format!("{name}({index}, {args});")
+        }
         Call::Munlockall => syscall("munlockall", "0"),
         Call::RemapPages => syscall("remap_file_pages", &args),
         Call::ProcessMadvise => format!("r[{index}] = answer({index}, advise({args}));"),

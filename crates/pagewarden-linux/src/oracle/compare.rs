@@ -1,7 +1,8 @@
 //! Runs programs on both sides and finds where they differ.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::guest::INPUT_ROOM;
-use super::program::{Call, Program};
+use super::program::{Arg, Call, PAGE, Program, Step};
 use super::state::MapLine;
 
 /// Makes the guest program run itself under pagewarden.
 pub const UNDER_PAGEWARDEN: &str = "--under-pagewarden";
+/// The same, with the manager's books compared after each call.
+pub const VERIFIED: &str = "--verified";
+/// Makes the guest program leave nothing free but the range that arenas of this test have.
+pub const ENCLOSED: &str = "--enclosed";
+/// Makes the guest program run its programs in an arena.
+pub const IN_ARENA: &str = "--in-arena";
 /// Most programs that one guest process runs.
 const BATCH: usize = 250;
 
@@ -24,6 +31,34 @@ pub enum Side {
     Native,
     /// pagewarden's traced platform.
     Traced,
+    /// The same; after each call the manager's map and sums are compared with the host's, and the first difference ends
+    /// the guest.
+    Verified,
+    /// The host kernel, in a process that has nothing free but the range of an arena.
+    Enclosed,
+    /// An arena in that range.
+    Arena,
+}
+
+impl Side {
+    /// What makes a guest program run on this side, as its last argument; nothing for the host kernel.
+    pub const fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Native => None,
+            Self::Traced => Some(UNDER_PAGEWARDEN),
+            Self::Verified => Some(VERIFIED),
+            Self::Enclosed => Some(ENCLOSED),
+            Self::Arena => Some(IN_ARENA),
+        }
+    }
+
+    /// How it is called in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native | Self::Enclosed => "the host",
+            Self::Traced | Self::Verified | Self::Arena => "pagewarden",
+        }
+    }
 }
 
 /// What a program printed, with equal neighbours among its regions merged.
@@ -47,8 +82,8 @@ pub struct Difference {
 /// Runs guests.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    /// The guest program: it calls [`super::guest::main`], and with [`UNDER_PAGEWARDEN`] runs itself traced.
-    pub guest: PathBuf,
+    /// The guest's command line, the program first: it calls [`super::guest::main`].
+    pub guest: Vec<OsString>,
     /// A directory for the files that programs map, and for input and output.
     pub directory: PathBuf,
     /// How long one batch may take.
@@ -62,13 +97,17 @@ impl Runner {
     /// # Errors
     /// What the host says, and a guest that does not end in time.
     pub fn run(&self, side: Side, programs: &[Program]) -> io::Result<Vec<Transcript>> {
+        self.run_in(&self.directory, side, programs)
+    }
+
+    fn run_in(&self, place: &Path, side: Side, programs: &[Program]) -> io::Result<Vec<Transcript>> {
         let mut all = Vec::with_capacity(programs.len());
         for batch in programs.chunks(BATCH) {
             let text: String = batch.iter().map(Program::to_string).collect();
             if text.len() > INPUT_ROOM {
                 return Err(io::Error::other("programs are too long"));
             }
-            let printed = self.run_text(side, &text)?;
+            let printed = self.run_text(place, side, &text)?;
             let mut transcripts = split(&printed);
             transcripts.resize(batch.len(), Transcript::default());
             all.append(&mut transcripts);
@@ -76,12 +115,22 @@ impl Runner {
         Ok(all)
     }
 
-    /// Those of `programs` whose sides differ, each with its index.
+    /// Those of `programs` whose sides differ, each with its index. Both sides run at once, each in a directory of its
+    /// own.
     ///
     /// # Errors
     /// As [`Runner::run`].
     pub fn differences(&self, sides: [Side; 2], programs: &[Program]) -> io::Result<Vec<(usize, Difference)>> {
-        let [left, right] = [self.run(sides[0], programs)?, self.run(sides[1], programs)?];
+        let places = ["left", "right"].map(|name| self.directory.join(name));
+        for place in &places {
+            fs::create_dir_all(place)?;
+        }
+        let (left, right) = std::thread::scope(|scope| {
+            let left = scope.spawn(|| self.run_in(&places[0], sides[0], programs));
+            let right = self.run_in(&places[1], sides[1], programs);
+            (left.join().unwrap_or_else(|_| Err(io::Error::other("the guest's keeper has panicked"))), right)
+        });
+        let (left, right) = (left?, right?);
         let both = programs.iter().zip(left.into_iter().zip(right)).enumerate();
         let both = both.map(|(index, (program, sides))| (index, (program, up_to_seam(program, sides))));
         Ok(both
@@ -90,22 +139,20 @@ impl Runner {
             .collect())
     }
 
-    fn run_text(&self, side: Side, text: &str) -> io::Result<String> {
-        let mut input = self.scratch("input")?;
+    fn run_text(&self, place: &Path, side: Side, text: &str) -> io::Result<String> {
+        let mut input = scratch(place, "input")?;
         input.write_all(text.as_bytes())?;
         input.rewind()?;
-        let mut output = self.scratch("output")?;
-        let mut command = Command::new(&self.guest);
-        // The same arguments and environment on both sides: they lie on the guest's stack.
-        command.env_clear().current_dir(&self.directory).stdin(input).stdout(output.try_clone()?);
-        match side {
-            Side::Native => {
-                // SAFETY: personality(2) is one system call, allowed between fork and exec.
-                unsafe { command.pre_exec(fix_layout) };
-            }
-            Side::Traced => {
-                command.arg(UNDER_PAGEWARDEN);
-            }
+        let mut output = scratch(place, "output")?;
+        let Some((program, args)) = self.guest.split_first() else { return Err(io::Error::other("no guest program")) };
+        let mut command = Command::new(program);
+        // The same arguments and environment on both sides: they lie on the guest's stack. A group of its own: an
+        // interrupt from the terminal is for whoever compares.
+        command.args(args).env_clear().current_dir(place).process_group(0).stdin(input).stdout(output.try_clone()?);
+        command.args(side.flag());
+        if side != Side::Traced {
+            // SAFETY: personality(2) is one system call, allowed between fork and exec.
+            unsafe { command.pre_exec(fix_layout) };
         }
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
         let status = self.wait(&mut child)?;
@@ -115,7 +162,9 @@ impl Runner {
         if printed.is_empty() && !status.success() {
             return Err(io::Error::other(format!("the guest did not run: {status}")));
         }
-        Ok(String::from_utf8_lossy(&printed).into_owned())
+        // Regions of a file show where it lies, which is not the same on both sides.
+        let place = place.to_string_lossy();
+        Ok(String::from_utf8_lossy(&printed).replace(&format!(" {place}/"), " /"))
     }
 
     fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
@@ -134,23 +183,39 @@ impl Runner {
             pause = (pause * 2).min(Duration::from_millis(3));
         }
     }
+}
 
-    fn scratch(&self, name: &str) -> io::Result<File> {
-        File::options().read(true).write(true).create(true).truncate(true).open(Path::new(&self.directory).join(name))
-    }
+fn scratch(place: &Path, name: &str) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(true).open(place.join(name))
 }
 
 /// Both sides up to the first mremap(2) that only one of them refuses with `EFAULT`.
 ///
 /// That is the kernel's word for a seam between regions that look alike: it keeps apart what a manager, which does
 /// not see the history of pages, holds to be one (docs/linux.md). What comes after such a call has nothing in common.
+/// The same goes for a move of several regions that both refuse for want of memory: how far it got before is a matter
+/// of seams too. Later kernels of 6.18 also mark the regions, as they split and merge them, that have ever had guards;
+/// no call but remap_file_pages(2) looks at the mark, and refuses with `EINVAL` what another reason would refuse a
+/// little later.
 fn up_to_seam(program: &Program, (mut left, mut right): (Transcript, Transcript)) -> (Transcript, Transcript) {
-    let is_seam = |(left, right): (&String, &String)| {
-        let step = left.split(' ').next().and_then(|index| program.steps.get(index.parse::<usize>().ok()?));
-        let is_mremap = step.is_some_and(|step| step.call == Call::Mremap);
-        is_mremap && left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT")
+    let step = |line: &str| program.steps.get(line.split(' ').next()?.parse::<usize>().ok()?);
+    let mremap = |line: &str| step(line).filter(|step| step.call == Call::Mremap);
+    let is_seam = |(left, right): (&String, &String)| match step(left).map(|step| step.call) {
+        Some(Call::Mremap) => left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT"),
+        // Both refuse, for different reasons.
+        Some(Call::RemapPages) => left.ends_with(" ! EINVAL") && right.contains(" ! ") && !right.ends_with(" ! EINVAL"),
+        _ => false,
     };
-    if let Some(at) = left.lines.iter().zip(&right.lines).position(is_seam) {
+    let moves_several = |step: &Step| {
+        let flags = u64::from((libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned());
+        matches!(step.args[1..4], [Arg::Value(old), Arg::Value(new), Arg::Value(word)]
+            if word & flags != 0 && old == new && old > PAGE)
+    };
+    let differing = left.lines.iter().zip(&right.lines).position(|(left, right)| left != right);
+    let agreed = &left.lines[..differing.unwrap_or(left.lines.len().min(right.lines.len()))];
+    let stuck = agreed.iter().position(|line| line.ends_with(" ! ENOMEM") && mremap(line).is_some_and(moves_several));
+    let seam = left.lines.iter().zip(&right.lines).position(is_seam);
+    if let Some(at) = stuck.filter(|_| left != right).or(seam) {
         left.lines.truncate(at);
         right.lines.truncate(at);
     }
@@ -204,10 +269,19 @@ fn merge(first: &str, second: &str) -> Option<String> {
     let has_offsets = first.name.starts_with('/');
     let continues =
         if has_offsets { first.offset.wrapping_add(first.end.wrapping_sub(first.start)) } else { first.offset };
-    let equal =
-        first.end == second.start && (first.perms, first.name, continues) == (second.perms, second.name, second.offset);
-    let MapLine { start, perms, offset, name, .. } = first;
+    let name = common_name(first.name, second.name)?;
+    let equal = first.end == second.start && (first.perms, continues) == (second.perms, second.offset);
+    let MapLine { start, perms, offset, .. } = first;
     equal.then(|| format!("map {start:x}-{:x} {perms} {offset:x} {name}", second.end))
+}
+
+/// The name of a region that is made of two. The kernel names the heap after where it lies: a seam at its edge, which
+/// only one side may have, leaves one part of what is one on the other side without that name.
+fn common_name<'a>(first: &'a str, second: &'a str) -> Option<&'a str> {
+    match (first, second) {
+        ("[heap]", "") | ("", "[heap]") => Some("[heap]"),
+        _ => (first == second).then_some(first),
+    }
 }
 
 pub(super) fn region(line: &str) -> Option<MapLine<'_>> {
@@ -252,8 +326,9 @@ impl Difference {
         }
     }
 
-    /// The lines of both sides, aligned by their longest common subsequence.
-    fn aligned(&self) -> Vec<(char, &str)> {
+    /// The lines of both sides, aligned by their longest common subsequence: those of both with a blank, those of the
+    /// first side only with `-`, those of the second only with `+`.
+    pub fn aligned(&self) -> Vec<(char, &str)> {
         let (left, right) = (&self.left.lines, &self.right.lines);
         let width = right.len() + 1;
         let mut longest = vec![0_u32; (left.len() + 1) * width];
@@ -321,6 +396,17 @@ mod tests {
     }
 
     #[test]
+    fn the_heap_is_one_with_what_it_is_part_of() {
+        let whole = transcript(&["map 1000-4000 rw-p 0 [heap]"]);
+        for names in [["[heap]", ""], ["", "[heap]"], ["[heap]", "[heap]"]] {
+            let [first, second] = names;
+            let first = format!("map 1000-2000 rw-p 0 {first}");
+            assert_eq!(transcript(&[&first, &format!("map 2000-4000 rw-p 0 {second}")]), whole, "{names:?}");
+        }
+        assert_eq!(transcript(&["map 1000-2000 rw-p 0 [heap]", "map 2000-3000 rw-p 0 [stack]"]).lines.len(), 2);
+    }
+
+    #[test]
     fn output_is_split_by_program() {
         let printed = "program 0\n0 = 0x1\nend 0 0x0\nprogram 1\n0 ! EINVAL\n";
         let expected = [transcript(&["0 = 0x1", "0x0"]), transcript(&["0 ! EINVAL"])];
@@ -329,7 +415,6 @@ mod tests {
 
     #[test]
     fn a_seam_ends_the_comparison() {
-        use crate::oracle::Step;
         let steps = vec![Step::new(Call::Mremap, &[]), Step::new(Call::Munmap, &[])];
         let sides = (transcript(&["0 ! EFAULT", "1 = 0x0"]), transcript(&["0 = 0x5", "1 ! EINVAL"]));
         let (left, right) = up_to_seam(&Program { steps: steps.clone() }, sides.clone());
@@ -339,8 +424,26 @@ mod tests {
     }
 
     #[test]
+    fn a_move_that_got_stuck_ends_the_comparison_if_what_follows_differs() {
+        let arg = |value| Arg::Value(value);
+        let mremap = |pages: u64, flags| {
+            Step::new(Call::Mremap, &[arg(0x10_0000), arg(pages * PAGE), arg(pages * PAGE), arg(flags), arg(0)])
+        };
+        let sides = (transcript(&["0 ! ENOMEM", "map 1-2 rw-p 0 "]), transcript(&["0 ! ENOMEM"]));
+        let agree = |step: Step| {
+            let (left, right) = up_to_seam(&Program { steps: vec![step] }, sides.clone());
+            left == right
+        };
+        assert!(agree(mremap(4, 3)) && agree(mremap(4, 7)));
+        assert!(!agree(mremap(1, 3)), "a single page moves whole");
+        assert!(!agree(mremap(4, 1)), "only moves to a place take several regions along");
+        let same = (sides.0.clone(), sides.0.clone());
+        assert_eq!(up_to_seam(&Program { steps: vec![mremap(4, 3)] }, same).0.lines.len(), 2);
+    }
+
+    #[test]
     fn differences_have_kinds() {
-        let program = Program { steps: vec![crate::oracle::Step::new(Call::Brk, &[])] };
+        let program = Program { steps: vec![Step::new(Call::Brk, &[])] };
         let kind = |left: &[&str], right: &[&str]| {
             Difference { program: program.clone(), left: transcript(left), right: transcript(right) }.kind()
         };

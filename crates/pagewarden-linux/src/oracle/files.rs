@@ -20,7 +20,9 @@ const CLOSED: u64 = 987;
 /// What programs map.
 #[derive(Debug)]
 pub(super) struct Files {
-    descriptors: [libc::c_int; 9],
+    descriptors: [libc::c_int; 10],
+    /// Both ends of the pipe that memory is copied through.
+    pub(super) copies: [libc::c_int; 2],
     pub(super) segment: u64,
     attached: *mut u8,
     pattern: Vec<u8>,
@@ -45,10 +47,13 @@ impl Files {
         // SAFETY: there is room for two descriptors.
         check(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) })?;
         let (segment, attached) = attach_segment()?;
-        let descriptors = [read_write, read_only, write_only, memfd, zero, directory, pipe[0], sealed, zero];
+        let descriptors = [read_write, read_only, write_only, memfd, zero, directory, pipe[0], sealed, zero, -1];
+        let mut copies = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        check(unsafe { libc::pipe2(copies.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
         #[expect(clippy::cast_possible_truncation, reason = "a pattern of bytes, any will do but zero")]
         let pattern = (0..FILE_BYTES).map(|at| (at / 4096 * 7 + at % 251) as u8 | 1).collect();
-        let files = Self { descriptors, segment, attached, pattern };
+        let files = Self { descriptors, copies, segment, attached, pattern };
         files.fill(sealed);
         // SAFETY: plain numbers.
         check(unsafe { libc::fcntl(sealed, libc::F_ADD_SEALS, libc::F_SEAL_WRITE) })?;
@@ -81,6 +86,17 @@ impl Files {
         }
     }
 
+    /// Makes the memfd that programs know as fresh, with this size.
+    pub(super) fn make_memfd(&mut self, bytes: u64) -> Outcome {
+        let name = c"fresh".as_ptr() as u64;
+        // SAFETY: the name is a C string.
+        let made = unsafe { raw::syscall(libc::SYS_memfd_create, [name, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0]) };
+        let Outcome::Value(fd) = made else { return made };
+        self.descriptors[9] = libc::c_int::try_from(fd).unwrap_or(-1);
+        // SAFETY: plain numbers, about a memfd of the program's own.
+        unsafe { raw::syscall(libc::SYS_ftruncate, [fd, bytes, 0, 0, 0, 0]) }
+    }
+
     /// Seals it.
     pub(super) fn seal(&self, seals: u64) -> Outcome {
         let [descriptor, order] = [self.descriptors[8], libc::F_ADD_SEALS].map(|word| u64::from(word.cast_unsigned()));
@@ -102,6 +118,8 @@ impl Files {
             FileKind::Pipe => 6,
             FileKind::Sealed => 7,
             FileKind::Sealable => 8,
+            FileKind::Fresh if self.descriptors[9] < 0 => return u64::MAX,
+            FileKind::Fresh => 9,
         };
         u64::from(self.descriptors[index].cast_unsigned())
     }

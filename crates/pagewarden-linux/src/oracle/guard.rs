@@ -4,12 +4,17 @@
 //! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
+use super::enclosure;
 use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
 /// More than this is not populated.
 const LARGE: u64 = 8 << 20;
 /// No kernel maps beyond this for a process, with four levels of page tables or five.
 const BEYOND_ALL: u128 = 1 << 56;
+/// Most bytes that are copied at once.
+pub(super) const COPY_ROOM: u64 = 3 * PAGE;
+/// Files do not get more than this set aside.
+const FILE_ROOM: u64 = 1 << 20;
 /// How far the stack might grow.
 const STACK_ROOM: u64 = 16 << 20;
 /// Pages of the prepared System V segment.
@@ -24,12 +29,37 @@ pub(super) struct Guard {
     large: bool,
     /// Something is locked, or will be.
     locking: bool,
+    /// Who maps first may be the only one who can.
+    limited: bool,
+    enclosed: Option<Locking>,
+}
+
+/// What a program in an enclosure may lock with mlockall(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Locking {
+    /// What is there, and what will be.
+    All,
+    /// What will be: without privileges, the kernel compares all that this process has mapped with the limit.
+    Future,
 }
 
 impl Guard {
     /// A guard that knows of no memory; it has room for `regions` of them.
     pub(super) fn new(regions: usize) -> Self {
-        Self { own: Vec::with_capacity(regions), heap: (0, 0), large: false, locking: false }
+        Self {
+            own: Vec::with_capacity(regions),
+            heap: (0, 0),
+            large: false,
+            locking: false,
+            limited: false,
+            enclosed: None,
+        }
+    }
+
+    /// A guard that keeps a program in the range of an arena. It may name addresses there, or beyond all.
+    pub(super) fn enclosing(locking: Locking) -> Self {
+        let own = vec![(0, enclosure::START), (enclosure::END, 1 << 47)];
+        Self { own, heap: (0, 0), large: false, locking: false, limited: false, enclosed: Some(locking) }
     }
 
     /// Adds a region of the interpreter, under the name that the kernel gives it. Does nothing beyond the room
@@ -52,7 +82,11 @@ impl Guard {
     }
 
     /// Whether `call` may be made.
-    pub(super) fn allows(&self, call: Call, [a, b, c, d, e, f]: [u64; 6]) -> bool {
+    pub(super) fn allows(&self, call: Call, args: [u64; 6]) -> bool {
+        if self.enclosed.is_some_and(|locking| !self.stays_inside(call, args, locking)) {
+            return false;
+        }
+        let [a, b, c, d, e, f] = args;
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
@@ -60,7 +94,7 @@ impl Guard {
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
             Call::Brk => self.allows_brk(a),
-            Call::RemapPages => !self.hits_below(BEYOND_ALL, a, b) && !(self.large && is_large(b)),
+            Call::RemapPages => !(self.hits_below(BEYOND_ALL, a, b) || self.large && is_large(b)),
             Call::Seal => true,
             Call::ProcessMadvise => [(c, d), (e, f)]
                 .iter()
@@ -75,20 +109,70 @@ impl Guard {
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree => true,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // What threads do at once must not depend on who comes first to a limit.
+            Call::Storm => !self.limited,
+            Call::Resize | Call::FileRead => true,
+            Call::NewMemfd => a <= FILE_ROOM,
+            Call::Allocate => c.saturating_add(d) <= FILE_ROOM || c.checked_add(d).is_none(),
+            Call::FileWrite => b <= FILE_ROOM && c <= COPY_ROOM,
+            Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead => {
+                b <= COPY_ROOM && !self.hits(a, b)
+            }
+            Call::Execute => !self.hits(a, 1),
+        }
+    }
+
+    /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], locking: Locking) -> bool {
+        let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
+        let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
+        // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
+        let is_hint = a == 0 || a >= enclosure::START;
+        match call {
+            Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
+            Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
+            Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
+            Call::ProcessMadvise => a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1)),
+            // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
+            Call::Madvise if c & 0xffff_ffff == 25 => false,
+            Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
+            // A length between an arena's end and that of the address space is refused with another error.
+            Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
+            Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
+            Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
+            Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
+            Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
+            Call::Write | Call::Read | Call::State | Call::Fork => true,
+            Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
+            Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => true,
+            Call::Load | Call::Store | Call::Execute => !self.hits(a, b.max(1)),
+            // The kernel's own copies grow a stack, but none of an arena.
+            Call::CopyOut | Call::CopyIn | Call::VmRead => false,
+            Call::Twin | Call::Vfork | Call::Thread => true,
+            // Its threads have no memory of their own that an arena's code could run in.
+            Call::Storm => false,
         }
     }
 
     /// Takes note of a call that was made.
     pub(super) fn made(&mut self, call: Call, [a, b, c, d, ..]: [u64; 6]) {
         match call {
+            Call::DropCapabilities => self.enclosed = self.enclosed.and(Some(Locking::Future)),
             Call::Mmap => {
                 self.large |= is_large(b);
                 self.locking |= d & libc::MAP_LOCKED.cast_unsigned() as u64 != 0;
             }
             Call::Mremap => self.large |= is_large(c),
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
-            Call::Mlock | Call::Mlock2 | Call::Mlockall => self.locking = true,
+            Call::Mlockall => {
+                self.locking = true;
+                self.limited |= a & 2 != 0;
+            }
+            Call::Mlock | Call::Mlock2 => self.locking = true,
             Call::Munlockall => self.locking = false,
+            Call::Limit => self.limited = true,
             _ => {}
         }
     }
@@ -115,8 +199,8 @@ impl Guard {
         match advice {
             // MADV_HWPOISON and MADV_SOFT_OFFLINE: only where they are refused.
             100 | 101 => len == 0 || !addr.is_multiple_of(PAGE),
-            // MADV_POPULATE_READ and MADV_POPULATE_WRITE.
-            22 | 23 => !self.large || len <= LARGE,
+            // MADV_POPULATE_READ, MADV_POPULATE_WRITE and MADV_GUARD_INSTALL, which fills page tables.
+            22 | 23 | 102 => !self.large || len <= LARGE,
             _ => true,
         }
     }
@@ -193,6 +277,8 @@ mod tests {
         assert!(!guard.allows(Call::Mlockall, [1, 0, 0, 0, 0, 0]));
         assert!(!guard.allows(Call::Mlock, [0, 1 << 30, 0, 0, 0, 0]));
         assert!(guard.allows(Call::Mlock, [0, PAGE, 0, 0, 0, 0]));
+        assert!(!guard.allows(Call::Madvise, [0x10_0000_0000, 1 << 40, 102, 0, 0, 0]));
+        assert!(guard.allows(Call::Madvise, [0x10_0000_0000, PAGE, 102, 0, 0, 0]));
     }
 
     #[test]

@@ -3,26 +3,74 @@
 //! Every program starts from the same address space, that of the parent, which allocates nothing after it has
 //! read the first line.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 
+use pagewarden::manager::Privileges;
+
+use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
+use super::enclosure::Enclosure;
 use super::files::Files;
-use super::guard::Guard;
+use super::guard::{Guard, Locking};
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
+use super::kernel::Kernel;
 use super::program::{MAX_STEPS, Step};
 use super::raw;
 use super::state::{self, MapLine};
 use super::text::{END, parse_step};
+use crate::traced::import;
+use crate::{Exit, RunOptions, Verify};
 
 /// Most bytes of text that a guest takes.
 pub const INPUT_ROOM: usize = 2 << 20;
 /// Most regions of the guest's own.
 const OWN_REGIONS: usize = 256;
 
-/// Runs the programs on standard input.
+/// Runs the programs on standard input, on the [`Side`](super::compare::Side) that the last argument of this process names.
 ///
 /// # Errors
 /// Input that is too long or does not parse, and what the host says.
 pub fn main() -> io::Result<()> {
+    match std::env::args_os().next_back() {
+        Some(last) if last == UNDER_PAGEWARDEN => run_traced(Verify::Off),
+        Some(last) if last == VERIFIED => run_traced(Verify::EachCall),
+        Some(last) if last == ENCLOSED => run_here(Setting::Enclosed),
+        Some(last) if last == IN_ARENA => run_here(Setting::Arena),
+        _ => run_here(Setting::Whole),
+    }
+}
+
+/// What programs of this process run in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    /// The whole address space, and the host's kernel.
+    Whole,
+    /// The range of an arena, and the host's kernel.
+    Enclosed,
+    /// The same range, and an arena.
+    Arena,
+}
+
+/// Runs this very program under pagewarden, with the arguments and the layout that it has without.
+fn run_traced(verify: Verify) -> io::Result<()> {
+    fix_layout()?;
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let program = if args.is_empty() { OsString::new() } else { args.remove(0) };
+    args.retain(|arg| arg != UNDER_PAGEWARDEN && arg != VERIFIED);
+    let options = RunOptions { program, args, verify, ..RunOptions::default() };
+    let outcome = crate::run(&options, None).map_err(io::Error::other)?;
+    if let Some(words) = outcome.difference {
+        // It belongs to what the guest has printed last.
+        words.lines().for_each(|line| println!("verify: {line}"));
+        return Ok(());
+    }
+    match outcome.exit {
+        Exit::Code(0) => Ok(()),
+        other => Err(io::Error::other(format!("the guest ended with {other:?}"))),
+    }
+}
+
+fn run_here(setting: Setting) -> io::Result<()> {
     let mut input = vec_with_touched_room(INPUT_ROOM);
     let mut steps: Vec<Step> = Vec::with_capacity(MAX_STEPS);
     let mut line_out = vec_with_touched_room(4096);
@@ -31,7 +79,19 @@ pub fn main() -> io::Result<()> {
     grow_stack(0);
     read_input(&mut input)?;
     let text = std::str::from_utf8(&input).map_err(io::Error::other)?;
-    learn_own_regions(&mut interpreter)?;
+    match setting {
+        Setting::Whole => learn_own_regions(&mut interpreter)?,
+        Setting::Enclosed | Setting::Arena => {
+            let privileges = import::privileges(std::process::id().cast_signed())?;
+            let locking = if privileges.contains(Privileges::LOCK) { Locking::All } else { Locking::Future };
+            interpreter.guard = Guard::enclosing(locking);
+            interpreter.kernel = if setting == Setting::Arena {
+                Kernel::arena()?
+            } else {
+                Kernel::Enclosed(Enclosure::new(&mut interpreter.maps)?)
+            };
+        }
+    }
     let mut number = 0;
     for line in text.lines() {
         if line != END {

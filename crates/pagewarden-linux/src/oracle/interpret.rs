@@ -1,16 +1,23 @@
 //! Runs a program in this process, with raw system calls, and writes down what each step answered.
 //!
 //! Between the first step and the last nothing is allocated and no library is asked for memory: the address
-//! space is the program's alone, but for what the [`Guard`] keeps out of its reach. One thread only.
+//! space is the program's alone, but for what the [`Guard`] keeps out of its reach. One thread at a
+//! time.
 
+use std::ffi::c_void;
 use std::io::Write as _;
+use std::ptr;
 
+use super::accounts;
+use super::copies::Copies;
 use super::files::Files;
 use super::guard::Guard;
+use super::kernel::Kernel;
 use super::outcome::Outcome;
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, Step};
 use super::raw;
 use super::state;
+use super::threads::Threads;
 
 /// The calling thread, as pidfd calls name it without a descriptor.
 const PIDFD_SELF_THREAD: i64 = -10_000;
@@ -26,10 +33,45 @@ const RESIDENCE_ROOM: usize = 4096;
 pub(super) struct Interpreter {
     pub(super) files: Files,
     pub(super) guard: Guard,
+    pub(super) kernel: Kernel,
     pub(super) maps: Vec<u8>,
     answers: [Option<u64>; MAX_STEPS],
     residence: Vec<u8>,
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
+    copies: Copies,
+    pub(super) threads: Threads,
+    /// Which thread runs the next step, if not the first.
+    runner: Option<usize>,
+    pub(super) company: Company,
+}
+
+/// Whom this process shares its turns or its memory with: then it makes neither children nor threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Company {
+    /// Nobody.
+    None,
+    /// A sibling, a parent or a child.
+    Shared,
+}
+
+/// A step for another thread.
+struct Order {
+    interpreter: *mut Interpreter,
+    step: Step,
+    outcome: Outcome,
+}
+
+extern "C" fn run_order(order: *mut c_void) {
+    // SAFETY: `in_thread` passes an order, and waits until this has returned.
+    let order = unsafe { &mut *order.cast::<Order>() };
+    // SAFETY: as above: nobody else uses the interpreter meanwhile.
+    let interpreter = unsafe { &mut *order.interpreter };
+    order.outcome = interpreter.step(&order.step);
+}
+
+fn thread_of(step: &Step) -> Option<usize> {
+    let Arg::Value(which) = step.args[0] else { return None };
+    usize::try_from(which).ok()
 }
 
 impl Interpreter {
@@ -38,10 +80,15 @@ impl Interpreter {
         Self {
             files,
             guard,
+            kernel: Kernel::Host,
             maps: vec_with_touched_room(MAPS_ROOM),
             answers: [None; MAX_STEPS],
             residence: vec![0; RESIDENCE_ROOM],
             out: vec_with_touched_room(OUT_ROOM),
+            copies: Copies::new(),
+            threads: Threads::new(),
+            runner: None,
+            company: Company::None,
         }
     }
 
@@ -57,49 +104,55 @@ impl Interpreter {
         flush(&mut self.out);
     }
 
-    fn run_range(&mut self, steps: &[Step], from: usize, to: usize) {
+    pub(super) fn run_range(&mut self, steps: &[Step], from: usize, to: usize) {
         let mut index = from;
         while let Some(step) = steps[..to].get(index) {
             match step.call {
-                Call::State => state::record(&self.guard, &mut self.maps, &mut self.out),
-                Call::Fork => index += self.fork(steps, index, to),
-                _ => {
-                    let outcome = self.step(step);
-                    if let (Outcome::Value(value), Some(answer)) = (outcome, self.answers.get_mut(index)) {
-                        *answer = Some(value);
-                    }
-                    // A vector with room enough: the write cannot fail.
-                    let _ = writeln!(self.out, "{index} {outcome}");
+                Call::State => state::record(&self.kernel, &self.guard, &mut self.maps, &mut self.out),
+                Call::Fork | Call::Twin | Call::Vfork if self.company == Company::Shared => {
+                    self.write(index, Outcome::Skipped)
                 }
+                Call::Fork => index += self.fork(steps, index, to),
+                Call::Twin => index += self.twin(steps, index, to),
+                Call::Vfork => index += self.vfork(steps, index, to),
+                Call::Thread => self.runner = thread_of(step),
+                _ => self.one(steps, index),
             }
             index += 1;
         }
     }
 
-    /// Forks; the child runs the steps after `index` that are its own. Returns how many those are.
-    fn fork(&mut self, steps: &[Step], index: usize, to: usize) -> usize {
-        let Arg::Value(count) = steps[index].args[0] else { return 0 };
-        let first = index + 1;
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(to - first);
-        flush(&mut self.out);
-        // SAFETY: there is one thread, so the child may go on as the parent would.
-        match unsafe { libc::fork() } {
-            0 => {
-                let _ = writeln!(self.out, "child of {index}");
-                self.run_range(steps, first, first + count);
-                state::record(&self.guard, &mut self.maps, &mut self.out);
-                let _ = writeln!(self.out, "child of {index} ends");
-                flush(&mut self.out);
-                // SAFETY: ends this process at once, as wanted.
-                unsafe { libc::_exit(0) }
-            }
-            child @ 1.. => {
-                let status = wait_for(child);
-                let _ = writeln!(self.out, "{index} child {status:#x}");
-            }
-            _ => drop(writeln!(self.out, "{index} no child")),
+    /// Runs a step, in the thread that was asked for, and writes down what it answered.
+    pub(super) fn one(&mut self, steps: &[Step], index: usize) {
+        let step = &steps[index];
+        let outcome = match self.runner.take().filter(|_| self.company == Company::None && step.call != Call::Storm) {
+            Some(which) => self.in_thread(which, step),
+            None => self.step(step),
+        };
+        if let (Outcome::Value(value), Some(answer)) = (outcome, self.answers.get_mut(index)) {
+            *answer = Some(value);
         }
-        count
+        self.write(index, outcome);
+        if let (Call::Mincore, Outcome::Value(0)) = (step.call, outcome) {
+            let range = [0, 1].map(|place| self.resolve(step.args[place]).unwrap_or(0));
+            accounts::residence(&self.kernel, range, &self.residence, &mut self.maps, &mut self.out);
+        }
+    }
+
+    fn write(&mut self, index: usize, outcome: Outcome) {
+        // A vector with room enough: the write cannot fail.
+        let _ = writeln!(self.out, "{index} {outcome}");
+    }
+
+    fn in_thread(&mut self, which: usize, step: &Step) -> Outcome {
+        let mut order = Order { interpreter: self, step: *step, outcome: Outcome::Skipped };
+        let argument = ptr::from_mut(&mut order).cast();
+        // SAFETY: the order points to `self`; this thread does nothing with it while another has it, but for the
+        // mailboxes, which are atomics.
+        let threads = unsafe { &mut (*order.interpreter).threads };
+        // SAFETY: the order is alive, is what `run_order` takes, and is left alone meanwhile.
+        let has_run = unsafe { threads.run(which, run_order, argument) };
+        if has_run { order.outcome } else { self.step(step) }
     }
 
     fn step(&mut self, step: &Step) -> Outcome {
@@ -116,23 +169,31 @@ impl Interpreter {
         self.guard.made(step.call, args);
         if let Some(number) = step.call.number() {
             // SAFETY: the guard has seen that the call leaves this process's own memory alone.
-            return unsafe { raw::syscall(number, args) };
+            return unsafe { self.kernel.syscall(number, args) };
         }
         let [addr, second, ..] = args;
         match step.call {
             Call::Read => {
                 // SAFETY: the guard has seen that the address is not this process's own.
-                let read = unsafe { raw::read_byte(addr) };
+                let read = unsafe { self.kernel.read_byte(addr) };
                 read.map_or_else(|fault| fault, |byte| Outcome::Value(byte.into()))
             }
             Call::Write => {
                 // SAFETY: the guard has seen that the address is not this process's own.
-                let written = unsafe { raw::write_byte(addr, second.to_le_bytes()[0]) };
+                let written = unsafe { self.kernel.write_byte(addr, second.to_le_bytes()[0]) };
                 written.map_or_else(|fault| fault, |()| Outcome::Value(0))
             }
-            Call::Limit => set_limit(addr, second),
-            Call::DropCapabilities => drop_capabilities(),
+            Call::Limit => self.kernel.set_limit(addr, second),
+            Call::DropCapabilities => self.kernel.drop_capabilities(),
             Call::Seal => self.files.seal(addr),
+            Call::NewMemfd => self.files.make_memfd(addr),
+            // Threads of a child in the same memory would be gone when its parent goes on.
+            Call::Storm if self.company == Company::Shared => Outcome::Skipped,
+            Call::Storm => self.threads.storm(addr),
+            Call::FileWrite | Call::FileRead | Call::Load | Call::Store | Call::Execute => {
+                self.copies.run(&self.kernel, &self.files, step.call, args)
+            }
+            Call::CopyOut | Call::CopyIn | Call::VmRead => self.copies.run(&self.kernel, &self.files, step.call, args),
             Call::ProcessMadvise => self.process_madvise(args),
             other => self.prepared(other, addr, second),
         }
@@ -152,7 +213,7 @@ impl Interpreter {
         };
         // SAFETY: the guard has seen that the call leaves this process's own memory alone, but for the table of
         // residence, which has room for as many pages as the guard allows.
-        unsafe { raw::syscall(number, args) }
+        unsafe { self.kernel.syscall(number, args) }
     }
 
     /// process_madvise(2). The second argument says how: the lowest four bits name the target, the next the number of
@@ -183,8 +244,9 @@ impl Interpreter {
             _ => {}
         }
         // SAFETY: the guard has seen that no segment is the interpreter's own memory.
-        let outcome =
-            unsafe { raw::syscall(libc::SYS_process_madvise, [own.cast_unsigned(), place, count, advice, flags, 0]) };
+        let outcome = unsafe {
+            self.kernel.syscall(libc::SYS_process_madvise, [own.cast_unsigned(), place, count, advice, flags, 0])
+        };
         if opened {
             // SAFETY: the descriptor was opened above, and nobody else has it.
             unsafe { raw::syscall(libc::SYS_close, [own.cast_unsigned(), 0, 0, 0, 0, 0]) };
@@ -202,7 +264,7 @@ impl Interpreter {
             Base::Window => super::program::WINDOW,
             Base::Answer(step) => self.answers.get(usize::from(step)).copied().flatten()?,
             // SAFETY: a break of 0 only asks.
-            Base::Break => match unsafe { raw::syscall(libc::SYS_brk, [0; 6]) } {
+            Base::Break => match unsafe { self.kernel.syscall(libc::SYS_brk, [0; 6]) } {
                 Outcome::Value(end) => end,
                 _ => return None,
             },
@@ -252,24 +314,4 @@ pub(super) fn vec_with_touched_room(bytes: usize) -> Vec<u8> {
     let mut room = vec![1; bytes];
     room.clear();
     room
-}
-
-fn set_limit(resource: u64, bytes: u64) -> Outcome {
-    let mut limit = [0_u64; 2];
-    // SAFETY: the kernel writes two words, for which there is room.
-    let asked = unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, 0, limit.as_mut_ptr() as u64, 0, 0]) };
-    if asked != Outcome::Value(0) {
-        return asked;
-    }
-    limit[0] = bytes.min(limit[1]);
-    // SAFETY: the kernel reads two words.
-    unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as u64, 0, 0, 0]) }
-}
-
-fn drop_capabilities() -> Outcome {
-    // Version 3 of the interface, this process; three empty sets in two halves.
-    let header = [0x2008_0522_u32, 0];
-    let sets = [0_u32; 6];
-    // SAFETY: the kernel reads the header and the sets, which have the sizes of version 3.
-    unsafe { raw::syscall(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]) }
 }

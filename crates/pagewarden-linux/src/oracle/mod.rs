@@ -7,23 +7,29 @@
 //! Both sides have the same address-space layout (no randomisation, same arguments and environment), so addresses
 //! are compared as they are.
 
+mod accounts;
 pub mod c_source;
 pub mod check;
 pub mod compare;
+mod copies;
+mod enclosure;
+mod family;
 mod files;
 pub mod generate;
 mod guard;
 pub mod guest;
 mod interpret;
+mod kernel;
 pub mod outcome;
 pub mod program;
 mod raw;
 pub mod shrink;
 pub mod state;
 pub mod text;
+mod threads;
 
 pub use check::{Check, Finding, Outcomes};
 pub use compare::{Difference, Runner, Side, Transcript};
-pub use generate::generate;
+pub use generate::{World, generate, generate_in};
 pub use program::{Arg, Base, Call, FileKind, Program, Step};
 pub use shrink::shrink;

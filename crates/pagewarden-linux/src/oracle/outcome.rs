@@ -18,6 +18,13 @@ pub enum Outcome {
         /// Its `si_addr`.
         addr: u64,
     },
+    /// So many bytes, with this hash.
+    Bytes {
+        /// How many.
+        count: u64,
+        /// Their hash.
+        hash: u64,
+    },
     /// Not done: it would have hit the interpreter's own memory, or filled the machine's.
     Skipped,
 }
@@ -31,6 +38,7 @@ impl fmt::Display for Outcome {
                 None => write!(f, "! {errno}"),
             },
             Self::Fault { signal, code, addr } => write!(f, "fault signal {signal} code {code} at {addr:#x}"),
+            Self::Bytes { count, hash } => write!(f, "= {count:#x} bytes {hash:#x}"),
             Self::Skipped => f.write_str("skipped"),
         }
     }
@@ -49,6 +57,10 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         libc::EEXIST => "EEXIST",
         libc::ENODEV => "ENODEV",
         libc::ENOSPC => "ENOSPC",
+        libc::EFBIG => "EFBIG",
+        libc::ESPIPE => "ESPIPE",
+        libc::EISDIR => "EISDIR",
+        libc::ETXTBSY => "ETXTBSY",
         libc::EINVAL => "EINVAL",
         libc::ENOSYS => "ENOSYS",
         libc::EOVERFLOW => "EOVERFLOW",

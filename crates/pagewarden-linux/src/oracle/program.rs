@@ -105,6 +105,8 @@ names! {
         Sealed = "sealed",
         /// A memfd of the program's own, which it may seal.
         Sealable = "sealable",
+        /// The memfd that the program has made last; no descriptor before.
+        Fresh = "fresh",
         /// `/dev/zero`.
         Zero = "zero",
         /// A directory.
@@ -177,6 +179,36 @@ names! {
         State = "state",
         /// Forks; the child alone runs the next steps (count) and then ends.
         Fork = "fork",
+        /// Forks; child and parent run the next steps (count) by turns, the child first.
+        Twin = "twin",
+        /// Makes a child in the same memory that runs the next steps (count) while its parent waits.
+        Vfork = "vfork",
+        /// The next step is run by another thread (which: 0 or 1).
+        Thread = "thread",
+        /// Two threads map, protect and unmap at once, each in a place of its own (seed).
+        Storm = "storm",
+        /// ftruncate(file, bytes).
+        Resize = "resize",
+        /// fallocate(file, mode, offset, length).
+        Allocate = "allocate",
+        /// memfd_create, and ftruncate to its size (bytes); it is the file `fresh` from now on.
+        NewMemfd = "memfd_create",
+        /// pwrite of this many equal bytes (file, offset, length, byte).
+        FileWrite = "pwrite",
+        /// pread (file, offset, length).
+        FileRead = "pread",
+        /// Loads byte by byte (addr, length).
+        Load = "load",
+        /// Stores byte by byte (addr, length, byte).
+        Store = "store",
+        /// write(2) of memory into a pipe (addr, length).
+        CopyOut = "copy_out",
+        /// read(2) of equal bytes out of a pipe into memory (addr, length, byte).
+        CopyIn = "copy_in",
+        /// process_vm_readv of the process itself (addr, length).
+        VmRead = "vm_read",
+        /// Calls what is at an address, if that is a return or cannot be read (addr).
+        Execute = "execute",
     }
 }
 
@@ -184,6 +216,10 @@ impl Call {
     /// How many arguments it takes.
     pub const fn arity(self) -> usize {
         match self {
+            Self::Twin | Self::Vfork | Self::Thread | Self::Storm | Self::NewMemfd | Self::Execute => 1,
+            Self::Resize | Self::Load | Self::CopyOut | Self::VmRead => 2,
+            Self::FileRead | Self::Store | Self::CopyIn => 3,
+            Self::Allocate | Self::FileWrite => 4,
             Self::Munlockall | Self::State | Self::DropCapabilities => 0,
             Self::Brk | Self::Seal | Self::Mlockall | Self::Shmdt | Self::Read | Self::Fork | Self::PkeyFree => 1,
             Self::Munmap | Self::Mlock | Self::Munlock | Self::Mincore | Self::NameAnonymous => 2,
@@ -198,6 +234,8 @@ impl Call {
     /// The system call that takes the step's arguments as they stand, if there is one.
     pub const fn number(self) -> Option<c_long> {
         Some(match self {
+            Self::Resize => libc::SYS_ftruncate,
+            Self::Allocate => libc::SYS_fallocate,
             Self::Mmap => libc::SYS_mmap,
             Self::Munmap => libc::SYS_munmap,
             Self::Mprotect => libc::SYS_mprotect,
@@ -223,10 +261,10 @@ impl Call {
 }
 
 impl Step {
-    /// A step; `args` has at most six.
+    /// A step; of `args` it takes as many as the call has.
     pub fn new(call: Call, args: &[Arg]) -> Self {
         let mut all = [Arg::Value(0); 6];
-        for (place, arg) in all.iter_mut().zip(args) {
+        for (place, arg) in all.iter_mut().zip(args).take(call.arity()) {
             *place = *arg;
         }
         Self { call, args: all }

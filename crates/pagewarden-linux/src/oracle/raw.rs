@@ -12,6 +12,9 @@ use super::outcome::Outcome;
 
 /// Where the access under way goes on after a fault; 0 if there is none.
 static RECOVER: AtomicU64 = AtomicU64::new(0);
+/// The hash of nothing, and what it is multiplied by for each byte (FNV-1a).
+const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
+const HASH_FACTOR: u64 = 0x100_0000_01b3;
 /// Signal, code and address of the last fault.
 static FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
@@ -86,6 +89,109 @@ pub(super) unsafe fn write_byte(addr: u64, value: u8) -> Result<(), Outcome> {
             next = out(reg) _,
             recover = in(reg) RECOVER.as_ptr(),
             value = in(reg_byte) value,
+            addr = in(reg) addr,
+            failed = inout(reg) failed,
+        );
+    }
+    finish(failed)
+}
+
+/// A hash of `len` bytes from `addr` on, loaded one after the other, or the fault that the first bad one makes.
+///
+/// # Safety
+/// As for [`read_byte`], for all of the bytes.
+pub(super) unsafe fn read_run(addr: u64, len: u64) -> Result<u64, Outcome> {
+    if len == 0 {
+        return Ok(HASH_START);
+    }
+    let mut hash = HASH_START;
+    let mut failed = 1_u64;
+    // SAFETY: loads of one byte each; if one faults, the handler goes on at label 2 and `failed` stays 1. The
+    // addresses are none of this process's own, says the caller.
+    unsafe {
+        asm!(
+            "lea {next}, [rip + 2f]",
+            "mov [{recover}], {next}",
+            "3:",
+            "movzx {next:e}, byte ptr [{addr}]",
+            "xor {hash}, {next}",
+            "imul {hash}, {factor}",
+            "inc {addr}",
+            "dec {left}",
+            "jnz 3b",
+            "xor {failed:e}, {failed:e}",
+            "2:",
+            next = out(reg) _,
+            recover = in(reg) RECOVER.as_ptr(),
+            factor = in(reg) HASH_FACTOR,
+            hash = inout(reg) hash,
+            addr = inout(reg) addr => _,
+            left = inout(reg) len => _,
+            failed = inout(reg) failed,
+        );
+    }
+    finish(failed).map(|()| hash)
+}
+
+/// Stores `len` bytes from `addr` on one after the other, or tells the fault that the first bad one makes.
+///
+/// # Safety
+/// As for [`read_byte`], for all of the bytes.
+pub(super) unsafe fn write_run(addr: u64, len: u64, value: u8) -> Result<(), Outcome> {
+    if len == 0 {
+        return Ok(());
+    }
+    let mut failed = 1_u64;
+    // SAFETY: as in `read_run`, with stores.
+    unsafe {
+        asm!(
+            "lea {next}, [rip + 2f]",
+            "mov [{recover}], {next}",
+            "3:",
+            "mov byte ptr [{addr}], {value}",
+            "inc {addr}",
+            "dec {left}",
+            "jnz 3b",
+            "xor {failed:e}, {failed:e}",
+            "2:",
+            next = out(reg) _,
+            recover = in(reg) RECOVER.as_ptr(),
+            value = in(reg_byte) value,
+            addr = inout(reg) addr => _,
+            left = inout(reg) len => _,
+            failed = inout(reg) failed,
+        );
+    }
+    finish(failed)
+}
+
+/// The hash that [`read_run`] makes, of bytes that this process has.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(HASH_START, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(HASH_FACTOR))
+}
+
+/// Calls the function at `addr`, or tells the fault that doing so makes.
+///
+/// # Safety
+/// If something can be executed at `addr`, it is a return instruction; and as for [`read_byte`].
+pub(super) unsafe fn execute(addr: u64) -> Result<(), Outcome> {
+    let mut failed = 1_u64;
+    // SAFETY: what is called returns at once, says the caller; if it cannot be fetched, the handler goes on at label
+    // 2. The stack pointer is put back in both cases, and what lies below it is left alone.
+    unsafe {
+        asm!(
+            "mov {saved}, rsp",
+            "sub rsp, 256",
+            "and rsp, -16",
+            "lea {next}, [rip + 2f]",
+            "mov [{recover}], {next}",
+            "call {addr}",
+            "xor {failed:e}, {failed:e}",
+            "2:",
+            "mov rsp, {saved}",
+            saved = out(reg) _,
+            next = out(reg) _,
+            recover = in(reg) RECOVER.as_ptr(),
             addr = in(reg) addr,
             failed = inout(reg) failed,
         );

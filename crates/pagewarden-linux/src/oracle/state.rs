@@ -3,12 +3,14 @@
 //! Regions are the kernel's own list. Contents are a hash of each page that is not all zeros, at both ends of every
 //! run of readable pages; runs do not depend on how the kernel splits them into regions.
 
+use std::ffi::CStr;
 use std::io::Write as _;
 
+use super::accounts;
 use super::guard::Guard;
+use super::kernel::Kernel;
 use super::outcome::Outcome;
 use super::program::PAGE;
-use super::raw;
 
 /// Pages looked at, at each end of a run.
 const SAMPLE: u64 = 16;
@@ -50,9 +52,14 @@ impl<'a> MapLine<'a> {
 ///
 /// Returns whether all of it was read.
 pub(super) fn read_maps(buffer: &mut Vec<u8>) -> bool {
+    read_file(c"/proc/self/maps", buffer)
+}
+
+/// Fills `buffer`, within its capacity, with a file. Returns whether all of it was read.
+pub(super) fn read_file(path: &CStr, buffer: &mut Vec<u8>) -> bool {
     buffer.clear();
     // SAFETY: the path is a C string.
-    let fd = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if fd < 0 {
         return false;
     }
@@ -73,32 +80,36 @@ pub(super) fn read_maps(buffer: &mut Vec<u8>) -> bool {
 }
 
 /// Writes the state to `out`; `maps` is room for the list of regions.
-pub(super) fn record(guard: &Guard, maps: &mut Vec<u8>, out: &mut Vec<u8>) {
+pub(super) fn record(kernel: &Kernel, guard: &Guard, maps: &mut Vec<u8>, out: &mut Vec<u8>) {
     // The writes go to a vector with room enough; they cannot fail.
-    if !read_maps(maps) {
+    if !kernel.read_maps(maps) {
         let _ = writeln!(out, "regions unknown");
         return;
     }
     let text = std::str::from_utf8(maps).unwrap_or("");
-    for MapLine { start, end, perms, offset, name } in text.lines().filter_map(MapLine::parse) {
+    let lines = || text.lines().filter_map(MapLine::parse).filter_map(|line| kernel.clip(line));
+    for MapLine { start, end, perms, offset, name } in lines() {
         let _ = writeln!(out, "map {start:x}-{end:x} {perms} {offset:x} {name}");
     }
     let mut run = (0, 0);
-    let readable = |line: &MapLine<'_>| line.perms.starts_with('r');
-    for line in text.lines().filter_map(MapLine::parse).filter(readable) {
+    for line in lines().filter(|line| line.perms.starts_with('r')) {
         if line.start != run.1 {
-            record_run(guard, run, out);
+            record_run(kernel, guard, run, out);
             run = (line.start, line.start);
         }
         run.1 = line.end;
     }
-    record_run(guard, run, out);
+    record_run(kernel, guard, run, out);
     // SAFETY: a break of 0 only asks.
-    let end = unsafe { raw::syscall(libc::SYS_brk, [0; 6]) };
+    let end = unsafe { kernel.syscall(libc::SYS_brk, [0; 6]) };
     let _ = writeln!(out, "break {end}");
+    accounts::sums(kernel, maps, out);
+    if let Some(words) = kernel.verify() {
+        let _ = out.write_all(words.as_bytes());
+    }
 }
 
-fn record_run(guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
+fn record_run(kernel: &Kernel, guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
     let head = end.min(start + SAMPLE * PAGE);
     let tail = head.max(end.saturating_sub(SAMPLE * PAGE));
     for page in (start..head).step_by(4096).chain((tail..end).step_by(4096)) {
@@ -106,7 +117,7 @@ fn record_run(guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
             continue;
         }
         // SAFETY: the page is not this process's own.
-        match unsafe { hash_page(page) } {
+        match unsafe { hash_page(kernel, page) } {
             Ok(0) => {}
             Ok(hash) => drop(writeln!(out, "page {page:x} {hash:016x}")),
             Err(fault) => drop(writeln!(out, "page {page:x} {fault}")),
@@ -117,10 +128,10 @@ fn record_run(guard: &Guard, (start, end): (u64, u64), out: &mut Vec<u8>) {
 /// A hash of the page's contents, 0 for zeros, or the fault that reading it makes.
 ///
 /// # Safety
-/// As for [`raw::read_byte`].
-unsafe fn hash_page(page: u64) -> Result<u64, Outcome> {
+/// As for [`Kernel::read_byte`].
+unsafe fn hash_page(kernel: &Kernel, page: u64) -> Result<u64, Outcome> {
     // SAFETY: the caller's promise is the same.
-    unsafe { raw::read_byte(page) }?;
+    unsafe { kernel.read_byte(page) }?;
     let mut hash = 0_u64;
     for offset in (0..PAGE).step_by(8) {
         let word = std::ptr::with_exposed_provenance::<u64>(usize::try_from(page + offset).unwrap_or(0));

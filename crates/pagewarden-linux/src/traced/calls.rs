@@ -265,7 +265,9 @@ impl Tracer<'_> {
         // A process that is being killed shows nothing, or only the beginning.
         let Ok(host) = proc_maps::read(decided.tid) else { return false };
         let task_end = space.manager.config().layout.task_end;
-        let Some(words) = verify::difference(space.manager.map(), &host, task_end) else { return false };
+        let words = verify::difference(space.manager.map(), &host, task_end)
+            .or_else(|| verify::sums_difference(&space.manager, decided.tid));
+        let Some(words) = words else { return false };
         if !ptrace::is_stopped(decided.tid) {
             return false;
         }

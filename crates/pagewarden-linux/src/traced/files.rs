@@ -348,7 +348,9 @@ pub(crate) fn traits(file_system: Option<Statfs>, status: &FileStatus, flags: i3
         let kind = data.filesystem_type();
         let is_no_exec = data.flags().contains(FsFlags::ST_NOEXEC) || NO_EXEC_KINDS.contains(&kind.0);
         traits.set(FileTraits::NO_EXEC, is_no_exec);
-        traits.set(FileTraits::SYNC, matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC));
+        // Directories of the same file system do not know MAP_SYNC.
+        let knows_sync = matches!(kind, EXT4_SUPER_MAGIC | XFS_SUPER_MAGIC);
+        traits.set(FileTraits::SYNC, knows_sync && traits.contains(FileTraits::REGULAR));
         traits.set(FileTraits::HUGE_PAGES, kind == HUGETLBFS_MAGIC);
     }
     traits

@@ -18,6 +18,7 @@ use super::files::FileTable;
 use super::provider::TracedProvider;
 use super::ptrace::Tid;
 use crate::proc_maps::{self, MapsEntry};
+use crate::smaps;
 
 /// The end of the address space of a 64-bit program (`TASK_SIZE_MAX` with four-level tables).
 const TASK_END: u64 = 0x7fff_ffff_f000;
@@ -97,6 +98,7 @@ pub(super) fn region(entry: &MapsEntry, files: &mut FileTable) -> Region {
     region.flags.set(RegionFlags::SHARED, entry.shared);
     let kind = if entry.is_special() {
         region.flags |= RegionFlags::DONT_EXPAND;
+        region.flags.set(RegionFlags::SEALED, seals_its_own());
         if entry.name != "[vdso]" {
             region.flags |= RegionFlags::PFN_MAP | RegionFlags::DONT_DUMP;
             region.prot_max = Prot::READ;
@@ -194,6 +196,16 @@ pub(crate) fn features() -> Features {
         let named = unsafe { libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, 0, 0, 0) };
         let features = if named == 0 { features } else { features.without_names() };
         if has_keys() { features } else { features.without_keys() }
+    })
+}
+
+/// Whether the host seals what it maps for itself (`CONFIG_MSEAL_SYSTEM_MAPPINGS`): in this process as in every other.
+fn seals_its_own() -> bool {
+    static SEALED: OnceLock<bool> = OnceLock::new();
+    *SEALED.get_or_init(|| {
+        let mappings = smaps::read(std::process::id().cast_signed()).unwrap_or_default();
+        let vdso = mappings.iter().find(|mapping| mapping.name == "[vdso]");
+        vdso.is_some_and(|vdso| vdso.flags.iter().any(|flag| flag == "sl"))
     })
 }
 

@@ -1,14 +1,16 @@
-//! Compares the manager's map with the host's list.
+//! Compares the manager's map with the host's list, and its sums with the host's.
 //!
 //! Both are brought to one form first: what only one side tells apart (names of anonymous memory, growth
 //! downwards, which open file a map was made from) is left out, and neighbours that are then equal are
 //! joined.
 
 use std::fmt;
+use std::fs;
 
 use pagewarden::object::FileId;
-use pagewarden::{ObjectKind, PAGE_SIZE, PageRange, Prot, Region, VirtAddr, Vmmap};
+use pagewarden::{ObjectKind, PAGE_SIZE, PageManager, PageRange, Prot, Region, VirtAddr, Vmmap};
 
+use super::ptrace::Tid;
 use crate::proc_maps::MapsEntry;
 
 /// Lines shown before and after a difference.
@@ -38,13 +40,27 @@ struct Line {
 
 impl Line {
     fn is_followed_by(&self, next: &Self) -> bool {
-        let offset = if self.is_plain() { 0 } else { self.offset.wrapping_add(self.range.bytes()) };
+        let offset =
+            if self.is_plain() || self.is_private_zero() { 0 } else { self.offset.wrapping_add(self.range.bytes()) };
         self.range.end() == next.range.start()
             && self.prot == next.prot
             && self.shared == next.shared
             && self.content == next.content
             && self.content != Content::Special
             && offset == next.offset
+    }
+
+    /// Whether it is a private map of `/dev/zero`: a move gives it a new offset if none of its pages has been written,
+    /// which only the host knows.
+    fn is_private_zero(&self) -> bool {
+        !self.shared && matches!(&self.content, Content::File(_, path) if path == "/dev/zero")
+    }
+
+    fn without_unknown_offset(mut self) -> Self {
+        if self.is_private_zero() {
+            self.offset = 0;
+        }
+        self
     }
 
     fn is_plain(&self) -> bool {
@@ -118,7 +134,7 @@ fn theirs(entry: &MapsEntry) -> Line {
 
 fn joined(lines: impl Iterator<Item = Line>) -> Vec<Line> {
     let mut joined: Vec<Line> = Vec::new();
-    for line in lines {
+    for line in lines.map(Line::without_unknown_offset) {
         if let Some(last) = joined.last_mut()
             && last.is_followed_by(&line)
             && let Some(range) = PageRange::new(last.range.start(), line.range.end())
@@ -151,6 +167,26 @@ pub(crate) fn difference(map: &Vmmap, host: &[MapsEntry], task_end: VirtAddr) ->
         }
     }
     Some(text)
+}
+
+/// Where the manager's sums of pages differ from the host's for thread `tid`, in words.
+pub(super) fn sums_difference<P>(manager: &PageManager<P>, tid: Tid) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let host = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let totals = manager.totals();
+    let sums = [
+        ("VmSize:", totals.virtual_pages),
+        ("VmLck:", manager.locked_pages()),
+        ("VmData:", totals.data_pages),
+        ("VmStk:", totals.stack_pages),
+    ];
+    sums.into_iter().find_map(|(name, pages)| {
+        let (ours, theirs) = (pages * PAGE_SIZE / 1024, host(name)?);
+        (ours != theirs).then(|| format!("{name} pagewarden has {ours} kB, the host {theirs} kB\n"))
+    })
 }
 
 #[cfg(test)]
@@ -200,6 +236,20 @@ mod tests {
         let more = "1000-3000 r--p 2000 8:1 77 /a\n3000-4000 r--p 0 0:0 0\n";
         let words = difference(&ours, &host(more), END).unwrap();
         assert!(words.contains("> nothing more") && words.contains("> 3000-4000 r--p"), "{words}");
+    }
+
+    #[test]
+    fn offsets_of_private_zero_pages_are_not_known() {
+        let zero = FileId { device: libc::makedev(0, 6), inode: 4 };
+        let mut region = Region::anonymous(Prot::READ);
+        region.backing = Backing::Object(MemoryObject::new(ObjectKind::ZeroDevice(zero), "/dev/zero"));
+        let ours = map(&[(1, 2, region)]);
+        assert_eq!(difference(&ours, &host("1000-3000 r--p 555000 0:6 4 /dev/zero\n"), END), None);
+        assert_eq!(
+            difference(&ours, &host("1000-2000 r--p 0 0:6 4 /dev/zero\n2000-3000 r--p 7000 0:6 4 /dev/zero\n"), END),
+            None
+        );
+        assert!(difference(&ours, &host("1000-3000 r--s 555000 0:6 4 /dev/zero\n"), END).is_some());
     }
 
     #[test]

@@ -9,5 +9,6 @@ mod files;
 mod fork;
 mod locks;
 mod rare;
+mod stress;
 mod support;
 mod threads;

@@ -169,6 +169,9 @@ impl Process<'_> {
         let after = Snapshot::of(&self.manager);
         if self.what_stays(&ops[..=index], failures.loss, &mut expected) {
             self.tally.lasting += 1;
+            if self.mode == Mode::Once(failures.errno, Loss::Nothing) {
+                assert!(may_last(request, &ops[..index]), "{request:?}: what cannot be undone comes last, not {ops:?}");
+            }
             assert_eq!(after.picture, expected.picture(), "{request:?} failed at {index} of {ops:?}");
             assert_eq!(after.program_break, before.program_break);
         } else {
@@ -247,6 +250,16 @@ impl Process<'_> {
 
     fn account(&self, limits: Limits) -> Account {
         self.ledger.root().child(limits)
+    }
+}
+
+/// Whether Linux keeps an effect of `done` too when it fails after that.
+fn may_last(request: &Request, done: &[Op]) -> bool {
+    match request {
+        // The targets of moves are gone, and locks where pages were left.
+        Request::Mremap(_) => done.iter().all(|op| matches!(op, Op::Move { .. })),
+        Request::Madvise { .. } | Request::NameAnonymous { .. } | Request::Shmdt { .. } => true,
+        _ => false,
     }
 }
 

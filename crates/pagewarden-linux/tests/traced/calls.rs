@@ -19,7 +19,7 @@ fn registers_are_as_they_were_but_for_the_answer() {
 #[test]
 fn registers_are_as_they_were_after_refusals() {
     let case = Case::new("refused_registers").with(|options| options.commit_limit = Some(64 << 20));
-    let refusals = "io_uring_setup: error 38\nptrace: error 1\npkey_alloc: error 28\nmmap: error 12\ndone\n";
+    let refusals = "io_uring_setup: error 38\nptrace: error 1\nmemfd_secret: error 38\nmmap: error 12\ndone\n";
     assert_eq!(case.seen(), Seen::new(0, refusals));
 }
 

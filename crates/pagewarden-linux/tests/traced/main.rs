@@ -7,11 +7,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod advice;
 mod budget;
 mod calls;
 mod errors;
 mod leftovers;
 mod processes;
 mod refusals;
+mod sealed;
 mod signals;
 mod support;

@@ -16,20 +16,14 @@ io_uring_setup ENOSYS
 io_setup ENOSYS
 userfaultfd ENOSYS
 memfd_secret ENOSYS
-remap_file_pages ENOSYS
-process_madvise ENOSYS
 ptrace EPERM
 process_vm_writev EPERM
-pkey_alloc ENOSPC
-pkey_mprotect EINVAL
 personality EINVAL
 clone EINVAL
-mseal ENOSYS
 map_shadow_stack ENOSYS
 PR_SET_MM EPERM
 x32 ENOSYS
 process_vm_readv allowed
-pkey_mprotect EINVAL
 personality allowed
 ";
     for link in [Link::Dynamic, Link::Static] {

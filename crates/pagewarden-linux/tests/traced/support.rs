@@ -43,7 +43,7 @@ fn compile(name: &str, flags: &[&str]) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (program, fresh) =
         (target.join(format!("guest-{name}")), target.join(format!("{name}-{}", std::process::id())));
-    let sources = ["main", "calls", "processes", "signals", "refused", "budget"]
+    let sources = ["main", "calls", "processes", "signals", "refused", "budget", "advice", "sealed"]
         .map(|part| sources.join(part).with_extension("c"));
     let mut gcc = Command::new("gcc");
     gcc.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]).args(flags).arg("-o").arg(&fresh);

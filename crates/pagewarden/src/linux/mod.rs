@@ -5,6 +5,7 @@
 
 mod flags;
 mod iovec;
+pub mod proc_text;
 mod syscall;
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {
     if is_full || !space.may_expand(&space.state.totals, &region, pages) {
         return None;
     }
+    draft.ask_for(pages).ok()?;
     region.flags |= RegionFlags::COMMITTED;
     draft.next.insert(added, region).ok()?;
     Some(Contents::Other)

@@ -5,6 +5,8 @@ use crate::ledger::Account;
 use crate::linux::Advice;
 use crate::vmmap::Direction;
 
+use super::overcommit::Overcommit;
+
 /// Where things go in an address space.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -145,6 +147,8 @@ pub struct Policy {
     pub no_reserve: NoReserve,
     /// Fork.
     pub fork_charge: ForkCharge,
+    /// Promises of more memory than there is.
+    pub overcommit: Overcommit,
 }
 
 /// All that a new space is made from.

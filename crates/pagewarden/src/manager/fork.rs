@@ -4,10 +4,12 @@
 //! locked: locks are not inherited.
 
 use super::PageManager;
+use super::attached::Held;
 use super::charges::Charges;
 use super::config::{ForkCharge, SpaceConfig};
+use super::overcommit;
 use super::plan::{Cause, Refusal};
-use super::space::{Space, State};
+use super::space::{Space, State, first_generation};
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Account;
@@ -20,6 +22,7 @@ pub struct PendingFork {
     config: SpaceConfig,
     state: State,
     charges: Charges,
+    held: Held,
 }
 
 /// Charges `account` for a copy of `space`.
@@ -27,9 +30,11 @@ pub(super) fn prepare(space: &Space, account: Account) -> Result<PendingFork, Re
     let state = child_state(space)?;
     let charges = Charges::new(&account);
     charges.raise_to(&state).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+    overcommit::check_fork(space, &state, &account)?;
     let mut config = space.config.clone();
     config.account = account;
-    Ok(PendingFork { config, state, charges })
+    let held = Held::new(&state.attached);
+    Ok(PendingFork { config, state, charges, held })
 }
 
 fn child_state(space: &Space) -> Result<State, Errno> {
@@ -57,7 +62,7 @@ fn child_state(space: &Space) -> Result<State, Errno> {
 impl PendingFork {
     /// The child space, once the platform has made the child.
     pub fn finish<P: PageManagementProvider>(self, provider: P) -> PageManager<P> {
-        let Self { config, state, charges } = self;
-        PageManager { space: Space { config, state, generation: 0 }, charges, provider }
+        let Self { config, state, charges, held } = self;
+        PageManager { space: Space { config, state, generation: first_generation() }, charges, held, provider }
     }
 }

@@ -1,66 +1,56 @@
-//! The map as text, in the form of `/proc/PID/maps` (`fs/proc/task_mmu.c:show_map_vma`).
+//! The map as text, in the form of `/proc/PID/maps` and `/proc/PID/smaps`.
 
 use alloc::string::String;
-use core::fmt::Write;
+use core::fmt;
 
 use super::PageManager;
-use crate::addr::{PAGE_SHIFT, PageRange};
-use crate::object::{FileId, ObjectKind};
+use crate::addr::{PageRange, VirtAddr};
+use crate::linux::proc_text::{Keys, Landmarks, PageUsage, write_maps, write_smaps};
 use crate::region::{Region, RegionFlags};
 
 impl<P> PageManager<P> {
     /// The map, a line a region: bounds, rights, offset, device, inode, name.
     pub fn maps_text(&self) -> String {
         let mut text = String::new();
-        for entry in self.map().iter() {
-            // Writing to a string cannot fail.
-            let _ = self.write_line(&mut text, entry.range, entry.region);
-        }
+        // Writing to a string cannot fail.
+        let _ = self.write_maps(&mut text);
         text
     }
 
-    fn write_line(&self, text: &mut String, range: PageRange, region: &Region) -> core::fmt::Result {
-        let start = text.len();
-        let sharing = if region.is_shared() { 's' } else { 'p' };
-        let offset = region.object().map_or(0, |_| region.page_offset(range.start()) << PAGE_SHIFT);
-        let file = region.object().and_then(|object| match object.kind() {
-            ObjectKind::File(file)
-            | ObjectKind::Device(file)
-            | ObjectKind::ZeroDevice(file)
-            | ObjectKind::Memfd(file) => Some(*file),
-            _ => None,
-        });
-        let FileId { device, inode } = file.unwrap_or(FileId { device: 0, inode: 0 });
-        let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
-        write!(text, "{range} {}{sharing} {offset:08x} {major:02x}:{minor:02x} {inode}", region.prot)?;
-        let name = self.name_of(range, region);
-        if !name.is_empty() {
-            let width = text.len() - start;
-            write!(text, "{:pad$}{name}", "", pad = 73_usize.saturating_sub(width).max(1))?;
-        }
-        text.write_char('\n')
+    /// Writes the text of `/proc/PID/maps`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_maps(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write_maps(out, self.map(), &self.landmarks())
     }
 
-    /// What the last column shows.
-    fn name_of(&self, range: PageRange, region: &Region) -> String {
-        if let Some(object) = region.object() {
-            let mut name = String::new();
-            match object.kind() {
-                ObjectKind::NamedAnonymous => {
-                    name.push_str("[anon:");
-                    name.push_str(object.name());
-                    name.push(']');
-                }
-                _ => name.push_str(object.name()),
-            }
-            return name;
+    /// Writes the text of `/proc/PID/smaps`; `usage` says what of a region is resident.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_smaps(
+        &self,
+        out: &mut dyn fmt::Write,
+        usage: &mut dyn FnMut(PageRange, &Region) -> PageUsage,
+    ) -> fmt::Result {
+        write_smaps(out, self.map(), &self.landmarks(), usage)
+    }
+
+    /// Heap, stack and keys, as texts show them. The stack is taken to be the highest region that grows down, at or
+    /// above the place where searches start.
+    pub fn landmarks(&self) -> Landmarks {
+        let config = &self.space.config;
+        let base = config.layout.mmap_base;
+        let above = self.map().iter().rev().take_while(|entry| entry.range.start() >= base);
+        let mut stacks = above.filter(|entry| entry.region.flags.contains(RegionFlags::GROWS_DOWN));
+        let stack = stacks.next().map_or(VirtAddr::new(0), |entry| VirtAddr::new(entry.range.end().as_u64() - 1));
+        Landmarks {
+            heap_start: config.brk.start,
+            heap_end: self.space.state.brk,
+            stack,
+            keys: if config.features.has_keys() { Keys::Present } else { Keys::Absent },
+            ..Landmarks::default()
         }
-        let (heap_start, heap_end) = (self.space.config.brk.start, self.space.state.brk);
-        if range.start() < heap_end && range.end() > heap_start {
-            return String::from("[heap]");
-        }
-        let is_stack =
-            region.flags.contains(RegionFlags::GROWS_DOWN) && range.start() >= self.space.config.layout.mmap_base;
-        String::from(if is_stack { "[stack]" } else { "" })
     }
 }

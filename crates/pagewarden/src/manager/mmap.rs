@@ -6,10 +6,11 @@
 use alloc::sync::Arc;
 
 use super::mdwe;
+use super::overcommit::Overcommit;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal};
-use super::space::{Space, parts};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, round_up};
+use super::space::{Space, Totals, parts};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, prot_from_word};
@@ -67,14 +68,18 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
         region.key = draft.next.attributes.keys.for_execute_only(space.config.features).unwrap_or_default();
     }
     // Shared anonymous memory is always new here, be it made with MAP_ANONYMOUS or by mapping /dev/zero.
+    let mut asked = Ok(());
     if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
-        draft.make_object(Arc::clone(object), range.pages());
+        let pages = if space.is_free_of_charge(&region) { PageCount::ZERO } else { range.pages() };
+        draft.make_object(Arc::clone(object), pages);
+        asked = draft.ask_for(pages.get());
     }
     let populate = match call.flags.intersection(MapFlags::POPULATE | MapFlags::NON_BLOCK) == MapFlags::POPULATE {
         true => Populate::Now,
         false => Populate::OnDemand,
     };
     place_region(&mut draft, range, region, target, populate)?;
+    asked?;
     match huge_page {
         Some(page) => {
             let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
@@ -114,11 +119,14 @@ pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Regio
     mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
     draft.check_modifiable(range)?;
-    let replaced: u64 = parts(&draft.next.map, range).map(|(part, _)| part.pages().get()).sum();
-    if !space.may_expand(&draft.next.totals, &region, range.pages().get() - replaced) {
+    let mut replaced = Totals::default();
+    parts(&draft.next.map, range).for_each(|(part, region)| replaced.add(Totals::of(region, part.pages())));
+    let pages = range.pages().get();
+    if !space.may_expand(&draft.next.totals, &region, pages - replaced.virtual_pages) {
         return Err(Errno::NoMem.into());
     }
     if space.is_accountable(&region) {
+        draft.ask_for(pages - replaced.committed_pages)?;
         region.flags |= RegionFlags::COMMITTED;
     }
     if region.flags.contains(RegionFlags::DROPPABLE) {
@@ -229,6 +237,9 @@ fn new_region(space: &Space, call: &MmapRequest, range: PageRange) -> Result<Reg
     ] {
         region.flags.set(property, call.flags.contains(flag));
     }
+    if matches!(space.config.policy.overcommit, Overcommit::Never(_)) {
+        region.flags -= RegionFlags::NO_RESERVE;
+    }
     region.flags |= space.state.lock_future;
     if call.flags.contains(MapFlags::LOCKED) && !space.can_lock() {
         return Err(Errno::Perm.into());
@@ -265,7 +276,7 @@ fn anonymous_region(
         MapFlags::SHARED if grows_down => return Err(Errno::Inval.into()),
         MapFlags::SHARED => {
             let charge = space.config.account.empty_charge(Resource::Committed);
-            let object = MemoryObject::try_new(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", Some(charge))?;
+            let object = MemoryObject::shared_anonymous(range.pages(), charge)?;
             region.backing = Backing::Object(object);
             region.delta = range.first_page().wrapping_neg();
             region.flags |= RegionFlags::SHARED;

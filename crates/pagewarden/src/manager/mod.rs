@@ -16,9 +16,11 @@
 //! Invariants: what is charged to the account is what the map holds (virtual, committed and locked pages,
 //! regions); no request changes a region marked `FIXED`.
 
+mod attached;
 mod brk;
 mod charges;
 mod config;
+pub mod fault;
 mod fork;
 mod madvise;
 mod maps;
@@ -32,6 +34,7 @@ mod mseal;
 mod msync;
 mod munmap;
 mod name;
+mod overcommit;
 mod pkey;
 mod place;
 mod plan;
@@ -47,7 +50,9 @@ mod tests;
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };
+pub use fault::{Access, FaultPlan, FaultSignal, KeyRights, Signal, SignalCode};
 pub use fork::PendingFork;
+pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
 pub use space::{Attributes, Totals};
 
@@ -59,6 +64,7 @@ use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
+use attached::{Attached, Held};
 use charges::Charges;
 use space::{Space, State};
 
@@ -67,6 +73,8 @@ use space::{Space, State};
 pub struct PageManager<P> {
     space: Space,
     charges: Charges,
+    /// System V segments that count this space.
+    held: Held,
     provider: P,
 }
 
@@ -81,11 +89,17 @@ impl<P: PageManagementProvider> PageManager<P> {
             lock_future: RegionFlags::empty(),
             attributes: Attributes::new(MdweFlags::empty(), config.features),
             uncharged_pages: 0,
+            attached: Attached::default(),
             left_locked_pages: 0,
             is_torn: false,
         };
         let charges = Charges::new(&config.account);
-        Self { space: Space { config, state, generation: 0 }, charges, provider }
+        Self {
+            space: Space { config, state, generation: space::first_generation() },
+            charges,
+            held: Held::default(),
+            provider,
+        }
     }
 
     /// Takes over a region that is there already, such as what exec mapped. Private writable memory is marked
@@ -154,14 +168,13 @@ impl<P: PageManagementProvider> PageManager<P> {
             return Err(Refusal::new(Errno::Again, Cause::Platform));
         }
         self.raise_to(&plan.next)?;
-        if let Err(refusal) = self.charge_object(&plan) {
+        if let Err(refusal) = self.charge_rest(&plan) {
             self.charges.lower_to(&self.space.state);
             return Err(refusal);
         }
         if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
             plan.give_object_back();
-            let refusal = plan.refusal_for(failure.errno);
-            let value = plan.value_before(failure.at);
+            let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
             return value.ok_or(refusal);
         }
@@ -177,14 +190,14 @@ impl<P: PageManagementProvider> PageManager<P> {
         self.call_observed(request, |_| ())
     }
 
-    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself near
-    /// the request are noted first; should a place that looked free turn out to be taken by one, the request
+    /// Plans, shows the plan to `observe`, and applies. Stacks that the platform has grown by itself where it
+    /// matters to the request are noted first; should a place that looked free turn out to be taken by one, the request
     /// is planned once more.
     ///
     /// # Errors
     /// As [`Self::plan`] and [`Self::apply`].
     pub fn call_observed(&mut self, request: &Request, mut observe: impl FnMut(&Plan)) -> Result<u64, Refusal> {
-        if self.space.state.totals.stack_pages > 0 && self.may_touch_stack(request) {
+        if self.space.state.totals.stack_pages > 0 && (self.has_low_stack() || self.may_touch_stack(request)) {
             self.note_stack_growth();
         }
         let plan = self.plan(request)?;
@@ -199,6 +212,25 @@ impl<P: PageManagementProvider> PageManager<P> {
             }
             answer => answer,
         }
+    }
+
+    /// Whether a region that grows down lies where searches go: how far it has grown bears on every place.
+    fn has_low_stack(&self) -> bool {
+        let state = &self.space.state;
+        let mut pages_left = state.totals.stack_pages;
+        // The stack of the first thread is among the highest regions, so without others the walk is short.
+        for entry in state.map.iter().rev() {
+            if pages_left == 0 {
+                return false;
+            }
+            if entry.region.flags.contains(RegionFlags::GROWS_DOWN) {
+                if entry.range.start() < self.space.config.layout.mmap_base {
+                    return true;
+                }
+                pages_left -= entry.range.pages().get();
+            }
+        }
+        false
     }
 
     /// Whether a region that grows down lies in the ranges that the request names, or is the next above one.
@@ -240,13 +272,24 @@ impl<P: PageManagementProvider> PageManager<P> {
         })
     }
 
-    fn charge_object(&self, plan: &Plan) -> Result<(), Refusal> {
-        let Some((object, pages)) = &plan.object else { return Ok(()) };
-        let Some(charge) = object.charge() else { return Ok(()) };
-        charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))
+    /// Charges the object that the plan makes, and looks whether all promises together are still small enough:
+    /// another space may have asked since the plan was made.
+    fn charge_rest(&self, plan: &Plan) -> Result<(), Refusal> {
+        if let Some((object, pages)) = &plan.object
+            && let Some(charge) = object.charge()
+        {
+            charge.raise(pages.get()).map_err(|over| Refusal::new(Errno::NoMem, Cause::Limit(over.resource)))?;
+        }
+        let promised = overcommit::promised(self.account());
+        if plan.promise_bound.is_some_and(|bound| promised >= bound) {
+            plan.give_object_back();
+            return Err(overcommit::over());
+        }
+        Ok(())
     }
 
-    fn publish(&mut self, next: State) {
+    fn publish(&mut self, mut next: State) {
+        self.held.settle(&mut next.attached);
         self.space.state = next;
         self.space.generation += 1;
         self.charges.lower_to(&self.space.state);
@@ -312,6 +355,12 @@ impl<P> PageManager<P> {
         &self.space.state.totals
     }
 
+    /// Pages that `RLIMIT_MEMLOCK` counts (`mm->locked_vm`): those of locked regions, and those that moves have left
+    /// counted.
+    pub const fn locked_pages(&self) -> u64 {
+        self.space.state.totals.locked_pages + self.space.state.left_locked_pages
+    }
+
     /// The program break.
     pub const fn program_break(&self) -> VirtAddr {
         self.space.state.brk
@@ -372,6 +421,7 @@ impl<P> PageManager<P> {
             totals.add(Totals::of(entry.region, entry.range.pages()));
         }
         assert_eq!(totals, state.totals, "sums do not match the map");
+        assert!(state.attached.matches(&state.map), "attaches do not match the map");
         for resource in Resource::ALL {
             assert_eq!(self.charges.held(resource), state.charged(resource), "charge of {resource:?}");
         }

@@ -130,8 +130,11 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
         }
     }
     let is_new_charge = space.is_accountable(&changed) && !region.flags.contains(RegionFlags::COMMITTED);
-    if is_new_charge && !draft.can_commit(pages) {
-        return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
+    if is_new_charge {
+        draft.ask_for(pages)?;
+        if !draft.can_commit(pages) {
+            return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
+        }
     }
     set(space, &mut draft.next, part, prot, Some(key))?;
     let keys = draft.next.attributes.keys;
@@ -144,7 +147,7 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
     Ok(())
 }
 
-/// Gives all of `range` the rights `prot` and the key, if one is given. What has once been writable stays charged.
+/// Gives all of `range` the rights `prot`, and `key` if there is one. What has once been writable stays charged.
 pub(super) fn set(
     space: &Space,
     state: &mut State,
@@ -158,6 +161,5 @@ pub(super) fn set(
         if space.is_accountable(region) {
             region.flags |= RegionFlags::COMMITTED;
         }
-    })?;
-    Ok(())
+    })
 }

@@ -195,6 +195,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
     if let Some((from, to)) = room_to_grow(space, remap) {
         let last = space.state.map.get(VirtAddr::new(remap.addr + remap.old_len - 1)).ok_or(Errno::Fault)?;
         let added = to.from(from.end()).ok_or(Errno::Inval)?;
+        ask_for_growth(draft, remap, region.flags)?;
         draft.next.insert(added, last.region.clone())?;
         draft.op(Op::Grow { from, to, region: last.region.clone() });
         return Ok(remap.addr);
@@ -204,6 +205,15 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
     }
     let place = find_place(space, remap, region)?;
     relocate(draft, remap, place, Target::Vacant)
+}
+
+/// Asks for what Linux charges for a region that grows, or that stays behind (`vrm_calc_charge`).
+fn ask_for_growth(draft: &mut Draft<'_>, remap: &Remap, flags: RegionFlags) -> Result<(), Refusal> {
+    if !flags.contains(RegionFlags::COMMITTED) {
+        return Ok(());
+    }
+    let is_kept = remap.source() == Source::Kept;
+    draft.ask_for(if is_kept { remap.new_len >> PAGE_SHIFT } else { remap.growth() })
 }
 
 /// The range now and then, if the pages to be added are free (`vrm_can_expand_in_place`).
@@ -225,21 +235,29 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     let space = draft.space;
     let old = VirtAddr::new(remap.addr);
     let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
-    let place = find_place(space, remap, &region)?;
-    let mut target = Target::Vacant;
+    let place = find_place(space, remap, &region);
+    let mut replaced = None;
     if remap.flags.contains(RemapFlags::FIXED) {
-        let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
-        draft.check_modifiable(to)?;
-        if !draft.next.map.is_free(to) {
-            let contents = draft.next.remove(to)?;
-            target = Target::Replace;
-            if let Err(refusal) = check_after_unmap(draft, remap, &region) {
-                draft.op(Op::Unmap { range: to, contents });
-                return Err(refusal);
-            }
+        let range = PageRange::from_len(VirtAddr::new(remap.new_addr), remap.new_len).ok_or(Errno::Inval)?;
+        draft.check_modifiable(range)?;
+        if !draft.next.map.is_free(range) {
+            replaced = Some(Op::Unmap { range, contents: draft.next.remove(range)? });
         }
     }
-    check_after_unmap(draft, remap, &region)?;
+    let target = if replaced.is_some() { Target::Replace } else { Target::Vacant };
+    if let Err(refusal) = check_after_unmap(draft, remap, &region) {
+        replaced.into_iter().for_each(|unmap| draft.op(unmap));
+        return Err(refusal);
+    }
+    let place = match place {
+        Ok(place) => place,
+        Err(errno) => {
+            // Linux looks at the place last of all: the tail is gone by then too.
+            replaced.into_iter().for_each(|unmap| draft.op(unmap));
+            shrink(draft, remap)?;
+            return Err(errno.into());
+        }
+    };
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
     let moved = relocate(draft, &kept, place, target)?;
@@ -289,6 +307,8 @@ fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Targe
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, target);
     };
+    let flags = draft.next.map.get(from.start()).ok_or(Errno::Fault)?.region.flags;
+    ask_for_growth(draft, remap, flags)?;
     let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())

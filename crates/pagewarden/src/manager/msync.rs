@@ -1,7 +1,7 @@
 //! msync(2): `mm/msync.c`.
 //!
-//! Regions are visited from the low end; a hole is stepped over and reported at the end, unless there is nothing to do
-//! anyway.
+//! Regions are visited from the low end; a hole is stepped over and reported at the end. Linux looks no further at a hole
+//! if there is nothing to do anyway, which nobody can tell.
 
 use super::plan::{Draft, Plan, Refusal};
 use super::remap_pages::is_writable_file;
@@ -33,9 +33,6 @@ fn visit(space: &Space, range: PageRange, flags: SyncFlags) -> Result<Plan, Refu
     let mut has_hole = false;
     for (part, region) in parts(&space.state.map, range) {
         has_hole |= part.start() != next;
-        if has_hole && flags == SyncFlags::ASYNC {
-            break;
-        }
         next = part.end();
         if flags.contains(SyncFlags::INVALIDATE) && region.flags.contains(RegionFlags::LOCKED) {
             return draft.finish(Err(Errno::Busy.into()));

@@ -13,7 +13,7 @@ use crate::region::RegionFlags;
 use crate::vmmap::{Direction, Entry, GapRequest};
 
 /// Pages that Linux keeps free below a region that grows down (`stack_guard_gap`).
-const STACK_GUARD: PageCount = PageCount::new(256);
+pub(super) const STACK_GUARD: PageCount = PageCount::new(256);
 /// Bytes in a huge page.
 const HUGE_PAGE_SIZE: u64 = 2 << 20;
 /// The largest error number (`MAX_ERRNO`).

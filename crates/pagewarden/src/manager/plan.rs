@@ -81,6 +81,8 @@ pub struct Plan {
     pub(super) next: State,
     /// An object that the request makes, and the pages it costs.
     pub(super) object: Option<(Arc<MemoryObject>, PageCount)>,
+    /// What all promises together must stay below (overcommit mode 2).
+    pub(super) promise_bound: Option<u64>,
     /// What the guest is told when all operations have succeeded. An error here is one that Linux gives
     /// together with a partial effect.
     pub(super) outcome: Result<u64, Refusal>,
@@ -152,15 +154,23 @@ pub(super) struct Draft<'a> {
     checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
     keeps_state: bool,
+    promise_bound: Option<u64>,
     /// What Linux says where locked memory runs out: it differs from call to call.
     lock_errno: Errno,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(space: &'a Space) -> Self {
-        let (ops, checkpoints, object) = (Vec::new(), Vec::new(), None);
-        let (keeps_state, lock_errno) = (false, Errno::NoMem);
-        Self { space, next: space.state.clone(), ops, object, checkpoints, keeps_state, lock_errno }
+        Self {
+            space,
+            next: space.state.clone(),
+            ops: Vec::new(),
+            object: None,
+            checkpoints: Vec::new(),
+            keeps_state: false,
+            promise_bound: None,
+            lock_errno: Errno::NoMem,
+        }
     }
 
     /// Running out of locked memory is reported as `errno`.
@@ -176,6 +186,11 @@ impl<'a> Draft<'a> {
     /// The request makes `object`, which costs `pages` by itself.
     pub(super) fn make_object(&mut self, object: Arc<MemoryObject>, pages: PageCount) {
         self.object = Some((object, pages));
+    }
+
+    /// All promises together must stay below `bound`.
+    pub(super) fn promise_bound(&mut self, bound: u64) {
+        self.promise_bound = Some(bound);
     }
 
     /// Notes an operation. If there is no memory for it, [`Self::finish`] says so.
@@ -243,8 +258,8 @@ impl<'a> Draft<'a> {
                 return Err(self.over(resource));
             }
         }
-        let Self { space, next, ops, object, checkpoints, .. } = self;
-        Ok(Plan { ops, next, object, outcome, generation: space.generation, checkpoints })
+        let Self { space, next, ops, object, checkpoints, promise_bound, .. } = self;
+        Ok(Plan { ops, next, object, promise_bound, outcome, generation: space.generation, checkpoints })
     }
 
     fn over(&self, resource: Resource) -> Refusal {

@@ -2,7 +2,10 @@
 //!
 //! Everything here is plain data: planning reads a [`Space`] and writes a copy of its [`State`].
 
-use super::config::{Features, NoReserve, Privileges, SpaceConfig};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::attached::{Attached, Kind, tracked};
+use super::config::{Features, Privileges, SpaceConfig};
 use super::pkey::Keys;
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -108,6 +111,8 @@ pub(super) struct State {
     pub(super) attributes: Attributes,
     /// Committed pages that are not charged: inherited by a fork that was not asked to pay.
     pub(super) uncharged_pages: u64,
+    /// System V segments in the map.
+    pub(super) attached: Attached,
     /// Pages that Linux goes on counting as locked although they are not: what `MREMAP_DONTUNMAP` has left behind. They
     /// count for `RLIMIT_MEMLOCK` and are charged to nobody.
     pub(super) left_locked_pages: u64,
@@ -119,22 +124,35 @@ impl State {
     /// Adds a region to the free `range`.
     pub(super) fn insert(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.totals.add(Totals::of(&region, range.pages()));
-        let edited = self.map.insert(range, region);
+        let edited = if tracked(&region).is_none() {
+            self.map.insert(range, region)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.insert(range, region))
+        };
         self.note(edited)
     }
 
     /// Removes whatever is in `range`, and says what it was.
     pub(super) fn remove(&mut self, range: PageRange) -> Result<Contents, Errno> {
         let contents = self.discount(range);
-        let edited = self.map.remove(range);
-        self.note(edited).map(|()| contents)
+        let edited = if self.attached.is_empty() {
+            self.map.remove(range)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.remove(range))
+        };
+        self.note(edited)?;
+        Ok(contents)
     }
 
     /// Puts a region in the place of whatever is in `range`.
     pub(super) fn replace(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
         self.discount(range);
         self.totals.add(Totals::of(&region, range.pages()));
-        let edited = self.map.replace(range, region);
+        let edited = if self.attached.is_empty() && tracked(&region).is_none() {
+            self.map.replace(range, region)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Removes, |map| map.replace(range, region))
+        };
         self.note(edited)
     }
 
@@ -156,11 +174,16 @@ impl State {
     /// Changes the regions in `range`.
     pub(super) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) -> Result<(), Errno> {
         let totals = &mut self.totals;
-        let edited = self.map.update(range, |part, region| {
+        let change = |part: PageRange, region: &mut Region| {
             totals.sub(Totals::of(region, part.pages()));
             change(region);
             totals.add(Totals::of(region, part.pages()));
-        });
+        };
+        let edited = if self.attached.is_empty() {
+            self.map.update(range, change)
+        } else {
+            self.attached.follow(&mut self.map, range, Kind::Keeps, |map| map.update(range, change))
+        };
         self.note(edited)
     }
 
@@ -195,6 +218,13 @@ pub(super) struct Space {
     pub(super) generation: u64,
 }
 
+/// Where a new space starts to count: far from all others, so that a plan for another one is recognised too.
+pub(super) fn first_generation() -> u64 {
+    const APART: u64 = 1 << 40;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(APART, Ordering::Relaxed)
+}
+
 impl Space {
     /// The end of the addresses that programs may use.
     pub(super) const fn task_end(&self) -> u64 {
@@ -206,12 +236,10 @@ impl Space {
     /// Differs from Linux: `MAP_NORESERVE` is charged too unless the policy trusts it, as Linux does in
     /// overcommit mode 2; else a budget could be escaped by setting a flag.
     pub(super) fn is_accountable(&self, region: &Region) -> bool {
-        let is_trusted =
-            region.flags.contains(RegionFlags::NO_RESERVE) && self.config.policy.no_reserve == NoReserve::Free;
         region.prot.contains(Prot::WRITE)
             && !region.is_shared()
             && !region.flags.contains(RegionFlags::DROPPABLE)
-            && !is_trusted
+            && !self.is_free_of_charge(region)
     }
 
     /// Whether `more` pages of a region like `region` stay within `RLIMIT_AS` and `RLIMIT_DATA`

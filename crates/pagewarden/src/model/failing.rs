@@ -1,7 +1,8 @@
 //! A platform that fails on command, around any other.
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
+use crate::object::MemoryObject;
 use crate::provider::{Contents, Op, PageManagementProvider, Target};
 
 /// What is there after an operation that was to replace something has failed.
@@ -127,6 +128,26 @@ impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
 
     fn has_kept(&self, range: PageRange) -> bool {
         self.lost != Some(range) && self.inner.has_kept(range)
+    }
+
+    fn is_write_sealed(&self, range: PageRange) -> bool {
+        self.inner.is_write_sealed(range)
+    }
+
+    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+        self.inner.residency(range, each);
+    }
+
+    fn may_know(&self, object: &MemoryObject) -> bool {
+        self.inner.may_know(object)
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        self.inner.store(addr, bytes)
+    }
+
+    fn object_pages(&self, object: &MemoryObject) -> Option<PageCount> {
+        self.inner.object_pages(object)
     }
 
     fn stack_start(&self, region: PageRange) -> VirtAddr {

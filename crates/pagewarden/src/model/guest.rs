@@ -12,7 +12,9 @@ use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource, ResourceLedger};
 use crate::linux::{FileTraits, Files, OpenFile, Request, Segment, answer, decode};
-use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
+use crate::manager::{
+    Break, Cause, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
+};
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::vmmap::Direction;
@@ -121,7 +123,10 @@ impl Guest {
         let result = self.manager.call_observed(&request, |plan| steps = plan.ops().len());
         let has_failed = self.manager.provider_mut().disarm() > 0;
         assert!(steps <= regions + 2, "{request:?} takes {steps} steps over {regions} regions");
-        if !has_failed {
+        // Only in the middle of it mincore finds out that its answer has no place.
+        let is_untold = matches!(request, Request::Mincore { .. })
+            && result.is_err_and(|refusal| (refusal.errno, refusal.cause) == (Errno::Fault, Cause::Platform));
+        if !has_failed && !is_untold {
             assert_eq!(result, planned, "{request:?} does what its plan says");
         }
         self.check();

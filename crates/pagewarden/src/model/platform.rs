@@ -9,7 +9,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use super::runs::{Runs, joined};
-use crate::addr::PageRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
 use crate::object::{MemoryObject, ObjectKind};
@@ -242,14 +242,6 @@ impl PageManagementProvider for Platform {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| region.prot = *to);
             }
-            Op::Move { from, to, source, region } => {
-                self.check_last(*from, region);
-                self.relocate(*from, *to, *source);
-            }
-            Op::Grow { from, to, region } => {
-                self.check_last(*from, region);
-                self.grow(*from, *to);
-            }
             Op::ProtectKey { range, to, .. } => {
                 assert_eq!(self.runs.prefix(*range), Some(*range), "{op}: a hole");
                 self.runs.update(*range, |region| (region.prot, region.key) = (to.prot, to.key.key()));
@@ -260,7 +252,16 @@ impl PageManagementProvider for Platform {
                 self.map(*range, region, Target::Replace);
             }
             Op::Residency { .. } => panic!("{op} is not for platforms"),
+            // Nothing here depends on which keys are given out, or on who forbids what before it gets here.
             Op::Sync { .. } | Op::AllocateKey { .. } | Op::FreeKey { .. } | Op::DenyExecGain { .. } => {}
+            Op::Move { from, to, source, region } => {
+                self.check_last(*from, region);
+                self.relocate(*from, *to, *source);
+            }
+            Op::Grow { from, to, region } => {
+                self.check_last(*from, region);
+                self.grow(*from, *to);
+            }
             Op::Duplicate { from, to, target } => {
                 let shown = self.runs.at(from.page_number()).expect("a page to duplicate");
                 let shift = to.first_page().wrapping_sub(from.page_number());
@@ -296,6 +297,16 @@ impl PageManagementProvider for Platform {
                     self.map(added, &Region { flags, ..Region::anonymous(Prot::READ | Prot::WRITE) }, Target::Vacant);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+        let end = addr.checked_add(bytes.len() as u64).and_then(VirtAddr::page_up).ok_or(Errno::Fault)?;
+        for page in addr.page_number()..end.page_number() {
+            let region = self.runs.at(page).filter(|region| region.prot.contains(Prot::WRITE)).ok_or(Errno::Fault)?;
+            let word = u64::from(region.prot.bits()) << 32 | bytes.len() as u64;
+            self.write(page, word);
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! (shared anonymous memory, memfds, SysV segments); private pages are charged by the space that maps
 //! them. Regions hold objects by reference count: the charge goes when the last region goes.
 
+pub mod sysv;
+
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,6 +14,7 @@ use crate::addr::PageCount;
 use crate::error::Errno;
 use crate::fallible::try_arc;
 use crate::ledger::Charge;
+use sysv::Attachable;
 
 /// Which file an object is: the device and inode numbers that `/proc/PID/maps` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -58,22 +61,26 @@ pub struct MemoryObject {
     charge: Option<Charge>,
     /// Whether large maps of it are placed on huge-page boundaries.
     is_huge_aligned: bool,
+    /// How many pages there are, where that never changes.
+    pages: Option<PageCount>,
+    /// Who has the segment attached, if a table of segments keeps count.
+    attachable: Option<Attachable>,
 }
 
 impl MemoryObject {
     /// An object that costs nothing by itself.
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: None, is_huge_aligned: false })
+        Arc::new(Self::plain(kind, Cow::Owned(name.into())))
     }
 
     /// The same, on a file system that places large maps on huge-page boundaries (ext4, xfs, btrfs).
     pub fn new_huge_aligned(kind: ObjectKind, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: None, is_huge_aligned: true })
+        Arc::new(Self { is_huge_aligned: true, ..Self::plain(kind, Cow::Owned(name.into())) })
     }
 
     /// An object that holds `charge` for as long as it lives.
     pub fn with_charge(kind: ObjectKind, name: impl Into<String>, charge: Charge) -> Arc<Self> {
-        Arc::new(Self { kind, name: Cow::Owned(name.into()), charge: Some(charge), is_huge_aligned: false })
+        Arc::new(Self { charge: Some(charge), ..Self::plain(kind, Cow::Owned(name.into())) })
     }
 
     /// An object that a request of a guest makes.
@@ -82,7 +89,42 @@ impl MemoryObject {
         name: impl Into<Cow<'static, str>>,
         charge: Option<Charge>,
     ) -> Result<Arc<Self>, Errno> {
-        try_arc(Self { kind, name: name.into(), charge, is_huge_aligned: false })
+        try_arc(Self { charge, ..Self::plain(kind, name.into()) })
+    }
+
+    /// Anonymous memory of `pages` pages that processes share.
+    pub(crate) fn shared_anonymous(pages: PageCount, charge: Charge) -> Result<Arc<Self>, Errno> {
+        let plain = Self::plain(ObjectKind::SharedAnonymous, Cow::Borrowed("/dev/zero (deleted)"));
+        try_arc(Self { charge: Some(charge), pages: Some(pages), ..plain })
+    }
+
+    /// A segment that wants to know who has it attached.
+    pub(crate) fn segment(
+        kind: ObjectKind,
+        name: String,
+        charge: Charge,
+        attachable: Attachable,
+    ) -> Result<Arc<Self>, Errno> {
+        let plain = Self::plain(kind, Cow::Owned(name));
+        try_arc(Self { charge: Some(charge), attachable: Some(attachable), ..plain })
+    }
+
+    const fn plain(kind: ObjectKind, name: Cow<'static, str>) -> Self {
+        let pages = match kind {
+            ObjectKind::SysV { pages, .. } => Some(pages),
+            _ => None,
+        };
+        Self { kind, name, charge: None, is_huge_aligned: false, pages, attachable: None }
+    }
+
+    /// How many pages there are, where that never changes. A mapping may be longer.
+    pub const fn pages(&self) -> Option<PageCount> {
+        self.pages
+    }
+
+    /// Who is to be told of attaches.
+    pub(crate) const fn attachable(&self) -> Option<&Attachable> {
+        self.attachable.as_ref()
     }
 
     /// What the object is.

@@ -4,13 +4,15 @@
 //! steps have made, lengths mostly reach from edge to edge, and flag words are mostly sensible with now and then
 //! a bit too many.
 
+mod memory;
 mod places;
 mod rng;
 
 pub use rng::Rng;
 
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
-use places::{ODD_ADDRESSES, window};
+use memory::RETURN;
+use places::{ODD_ADDRESSES, ODD_ENCLOSED, window};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
@@ -42,6 +44,21 @@ const CALLS: &[(u64, Call)] = &[
     (40, Call::Read),
     (15, Call::State),
     (10, Call::Fork),
+    (8, Call::Twin),
+    (5, Call::Vfork),
+    (40, Call::Thread),
+    (2, Call::Storm),
+    (16, Call::Resize),
+    (8, Call::Allocate),
+    (5, Call::NewMemfd),
+    (14, Call::FileWrite),
+    (8, Call::FileRead),
+    (14, Call::Load),
+    (14, Call::Store),
+    (12, Call::CopyOut),
+    (12, Call::CopyIn),
+    (5, Call::VmRead),
+    (8, Call::Execute),
 ];
 
 /// More than this may not be promised by a small host.
@@ -53,8 +70,20 @@ const HUGE_TLB: u64 = 0x4_0000;
 /// `MAP_NORESERVE`.
 const NO_RESERVE: u64 = 0x4000;
 
+/// What addresses programs name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum World {
+    /// The whole address space.
+    #[default]
+    Whole,
+    /// The range of an arena, and what lies beyond all addresses.
+    Enclosed,
+}
+
 struct Generator {
     rng: Rng,
+    /// Addresses where something changes, or beyond everything.
+    odd: &'static [u64],
     /// Page indexes in the window at which something has been made to begin or end.
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
@@ -64,17 +93,30 @@ struct Generator {
     /// Steps whose answer may be an address.
     answers: Vec<u16>,
     next: u16,
+    /// Where a step has written a return instruction.
+    returns: Vec<Arg>,
 }
 
 /// The program of `seed`, with `steps` steps (at most [`MAX_STEPS`]); its last step records the state.
 pub fn generate(seed: u64, steps: usize) -> Program {
+    generate_in(World::Whole, seed, steps)
+}
+
+/// As [`generate()`], for a program that keeps to `world`.
+pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
+    let odd = match world {
+        World::Whole => ODD_ADDRESSES,
+        World::Enclosed => ODD_ENCLOSED,
+    };
     let mut generator = Generator {
         rng: Rng::new(seed),
+        odd,
         edges: vec![0, 16, 24],
         mapped: Vec::new(),
         shared: Vec::new(),
         answers: Vec::new(),
         next: 0,
+        returns: Vec::new(),
     };
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
@@ -110,8 +152,12 @@ impl Generator {
                 Step::new(call, &[Arg::Value(u64::from(resource)), Arg::Value(bytes)])
             }
             Call::Write => {
-                let byte = 1 + self.rng.below(255);
                 let addr = self.touched();
+                let is_return = self.rng.chance(25);
+                let byte = if is_return { RETURN } else { 1 + self.rng.below(255) };
+                if is_return {
+                    self.returns.push(addr);
+                }
                 Step::new(call, &[addr, Arg::Value(byte)])
             }
             Call::Read => Step::new(call, &[self.touched()]),
@@ -138,6 +184,9 @@ impl Generator {
             }
             Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
+            Call::Twin | Call::Vfork | Call::Thread | Call::Storm => self.company(call),
+            Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => self.on_file(call),
+            Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead | Call::Execute => self.copy(call),
             _ => self.over_range(call),
         }
     }
@@ -172,6 +221,8 @@ impl Generator {
         let len = self.rng.weighted(&[(40, len), (60, small)]);
         let flags = self.rng.weighted(&[(97, 0), (2, 1), (1, 1 << 32)]);
         self.note(addr, len);
+        // Later calls are to hit what is sealed.
+        self.note_mapped(addr, len);
         Step::new(Call::Mseal, &[addr, Arg::Value(len), Arg::Value(flags)])
     }
 
@@ -209,7 +260,8 @@ impl Generator {
         let offset = self.offset(if anonymous { 95 } else { 50 });
         let prot = self.prot();
         if kind & 2 == 0 || kind == 3 {
-            self.note_shared(addr, len, placement != 0);
+            let place = if placement == 0 { self.chosen_place() } else { addr };
+            self.note_shared(place, len);
         }
         if placement == 0 {
             self.answers.push(self.next);
@@ -323,7 +375,8 @@ impl Generator {
         while self.rng.chance(40) {
             flags |= self.rng.weighted(&[(10, 0x1000), (10, 0x2000), (10, 0x4000), (5, 0x8000), (2, 0x1_0000)]);
         }
-        self.note_shared(addr, 8 * PAGE, addr != Arg::Value(0));
+        let place = if addr == Arg::Value(0) { self.chosen_place() } else { addr };
+        self.note_shared(place, 8 * PAGE);
         if addr == Arg::Value(0) {
             self.answers.push(self.next);
         } else {
@@ -339,7 +392,7 @@ impl Generator {
         let bytes = pages.wrapping_add_unsigned(self.rng.below(PAGE));
         let big = 1 << (21 + self.rng.below(22));
         self.answers.push(self.next);
-        let odd = Arg::Value(self.rng.pick(ODD_ADDRESSES));
+        let odd = Arg::Value(self.rng.pick(self.odd));
         let choices = [
             (50, Arg::At(Base::Break, pages)),
             (15, Arg::At(Base::Break, bytes)),
@@ -376,7 +429,17 @@ impl Generator {
     fn prot(&mut self) -> u64 {
         let odd = 1 << self.rng.below(40);
         let plain = self.rng.below(8);
-        self.rng.weighted(&[(50, 3), (18, 1), (12, 0), (14, plain), (2, 8 | plain), (2, 3 | odd), (2, 0x10 | plain)])
+        self.rng.weighted(&[
+            (50, 3),
+            (18, 1),
+            (12, 0),
+            (8, 7),
+            (4, 5),
+            (14, plain),
+            (2, 8 | plain),
+            (2, 3 | odd),
+            (2, 0x10 | plain),
+        ])
     }
 
     fn file(&mut self) -> FileKind {
@@ -387,6 +450,7 @@ impl Generator {
             (28, FileKind::Memfd),
             (6, FileKind::Sealed),
             (12, FileKind::Sealable),
+            (10, FileKind::Fresh),
             (10, FileKind::Zero),
             (3, FileKind::Directory),
             (3, FileKind::Pipe),
@@ -421,7 +485,7 @@ mod tests {
             assert!(steps().any(|step| step.call == *call), "{} never occurs", call.name());
         }
         for kind in FileKind::ALL {
-            assert!(steps().any(|step| step.args[4] == Arg::File(*kind)), "{} never occurs", kind.name());
+            assert!(steps().any(|step| step.args.contains(&Arg::File(*kind))), "{} never occurs", kind.name());
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where calls are pointed at, and how far they reach: close to the edges that earlier steps have made.
 
+use super::super::enclosure;
 use super::super::program::{Arg, Base, PAGE, WINDOW, WINDOW_PAGES};
 use super::Generator;
 
@@ -21,6 +22,22 @@ pub(super) const ODD_ADDRESSES: &[u64] = &[
     WINDOW - PAGE,
     0x7fff_ffff_e000,
     0x7fff_ffff_f000,
+    0x8000_0000_0000,
+    0xffff_8000_0000_0000,
+    1 << 63,
+    0xffff_ffff_ff60_0000,
+    !0xfff,
+    u64::MAX,
+];
+
+/// The same for programs in the range of an arena.
+pub(super) const ODD_ENCLOSED: &[u64] = &[
+    0,
+    enclosure::START,
+    enclosure::START + PAGE,
+    WINDOW - PAGE,
+    enclosure::END - 0x20_0000,
+    enclosure::END - PAGE,
     0x8000_0000_0000,
     0xffff_8000_0000_0000,
     1 << 63,
@@ -65,7 +82,7 @@ impl Generator {
             },
             91..94 => Arg::At(Base::Break, self.signed_pages(8)),
             94..96 => self.huge_boundary(),
-            _ => Arg::Value(self.rng.pick(ODD_ADDRESSES)),
+            _ => Arg::Value(self.rng.pick(self.odd)),
         };
         match place {
             Arg::At(base, delta) if self.rng.chance(4) => Arg::At(base, delta + self.rng.pick(&[1, 0x800, 0xfff])),
@@ -113,13 +130,17 @@ impl Generator {
         (window((start + skip) * PAGE), len * PAGE + bytes)
     }
 
-    /// Remembers what may be shared; where the kernel chooses the place, the answer of this step says where.
-    pub(super) fn note_shared(&mut self, addr: Arg, len: u64, is_placed: bool) {
-        let place = if is_placed { addr } else { Arg::At(Base::Answer(self.next), 0) };
+    /// Remembers what may be shared.
+    pub(super) fn note_shared(&mut self, place: Arg, len: u64) {
         self.shared.push((place, len));
         if self.shared.len() > 6 {
             self.shared.remove(0);
         }
+    }
+
+    /// Where the kernel chooses the place, which the answer of this step says.
+    pub(super) fn chosen_place(&self) -> Arg {
+        Arg::At(Base::Answer(self.next), 0)
     }
 
     /// Some pages of what may be shared, sometimes one too many.

@@ -100,7 +100,7 @@ static int refused_registers(int argc, char **argv)
     (void)argc, (void)argv;
     PROBE(io_uring_setup, 1, 2, 3, 4, 5, 6);
     PROBE(ptrace, 0, 2, 3, 4, 5, 6);
-    PROBE(pkey_alloc, 0, 0, 3, 4, 5, 6);
+    PROBE(memfd_secret, 0, 0, 3, 4, 5, 6);
     PROBE(mmap, 0, 1UL << 30, RW, PRIVATE, -1UL, 0);
     say("done\n");
     return 0;

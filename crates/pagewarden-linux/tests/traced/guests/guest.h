@@ -37,7 +37,8 @@ struct guest_case {
     const char *name;
     case_fn run;
 };
-extern const struct guest_case call_cases[], process_cases[], signal_cases[], refused_cases[], budget_cases[];
+extern const struct guest_case call_cases[], process_cases[], signal_cases[], refused_cases[], budget_cases[],
+    advice_cases[], sealed_cases[];
 
 /* Adds a line to the file of results. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

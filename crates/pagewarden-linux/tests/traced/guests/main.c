@@ -49,7 +49,8 @@ long now_ms(void)
 
 int main(int argc, char **argv, char **envp)
 {
-    const struct guest_case *tables[] = { call_cases, process_cases, signal_cases, refused_cases, budget_cases };
+    const struct guest_case *tables[] = { call_cases, process_cases, signal_cases, refused_cases, budget_cases,
+                                         advice_cases, sealed_cases };
     if (argc < 3)
         return 97;
     out = argv[1];

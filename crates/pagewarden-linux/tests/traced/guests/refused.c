@@ -21,21 +21,15 @@ static int refused_calls(int argc, char **argv)
     TELL(io_setup, 1, params);
     TELL(userfaultfd, 1);
     TELL(memfd_secret, 0);
-    TELL(remap_file_pages, 0, PAGE, 0, 0, 0);
-    TELL(process_madvise, 0, &piece, 1, MADV_COLD, 0);
     TELL(ptrace, 0, 0, 0, 0);
     TELL(process_vm_writev, getpid(), &piece, 1, &piece, 1, 0);
-    TELL(pkey_alloc, 0, 0);
-    TELL(pkey_mprotect, 0, PAGE, PROT_READ, 1);
     TELL(personality, 0x0400000);
     TELL(clone, 0x800000 | SIGCHLD, 0, 0, 0, 0);
-    tell("mseal", syscall(462, 0, 0, 0));
     tell("map_shadow_stack", syscall(453, 0, PAGE, 0));
     tell("PR_SET_MM", prctl(PR_SET_MM, PR_SET_MM_BRK, 0x10000, 0, 0));
     tell("x32", syscall(0x40000000 | SYS_getpid));
     /* What only reads stays allowed. */
     TELL(process_vm_readv, getpid(), &piece, 1, &piece, 1, 0);
-    TELL(pkey_mprotect, &params, 0, PROT_READ, -1);
     TELL(personality, 0xffffffff);
     return 0;
 }

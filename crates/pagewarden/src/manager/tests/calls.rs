@@ -4,10 +4,11 @@ use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mrema
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, RemapFlags, Request, answer};
-use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Refusal, WxPolicy};
-use crate::model::Platform;
+use crate::linux::{Advice, MapFlags, MremapRequest, RemapFlags, Request, answer};
+use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Privileges, Refusal, WxPolicy};
+use crate::model::{Failing, Failures, Platform};
 use crate::prot::Prot;
+use crate::provider::Op;
 use crate::region::{Region, RegionFlags};
 
 const PAGES_40: Limits = Limits::UNLIMITED.with(Resource::Committed, 40);
@@ -191,6 +192,110 @@ fn a_plan_that_is_out_of_date_is_refused() {
 }
 
 #[test]
+fn a_plan_for_other_limits_or_privileges_is_out_of_date() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let stale = Err(Refusal { errno: Errno::Again, cause: Cause::Platform });
+    let plan = manager.plan(&fixed(1, 1, RW)).unwrap();
+    manager.set_privileges(Privileges::LOCK);
+    assert_eq!(manager.apply(plan), stale);
+    let plan = manager.plan(&fixed(1, 1, RW)).unwrap();
+    let limits = manager.config().limits.clone();
+    manager.set_limits(limits);
+    assert_eq!(manager.apply(plan), stale);
+    check(&manager);
+}
+
+#[test]
+fn a_plan_of_another_space_is_refused() {
+    let (ledger, mut parent) = manager(Limits::UNLIMITED);
+    let stale = Err(Refusal { errno: Errno::Again, cause: Cause::Platform });
+    let plan = parent.plan(&fixed(1, 1, RW)).unwrap();
+    let pending = parent.prepare_fork(ledger.root().child(Limits::UNLIMITED)).unwrap();
+    let mut child = pending.finish(parent.provider().fork());
+    assert_eq!(child.apply(plan.clone()), stale);
+    assert_eq!(PageManager::new(config(&ledger), Platform::default()).apply(plan.clone()), stale);
+    parent.apply(plan).unwrap();
+}
+
+/// What a move leaves behind is unlocked with all of its region, and taking the move back does not lock it again.
+#[test]
+fn locks_that_a_failed_move_has_taken_off_are_off_in_the_map_too() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
+    manager.call(&fixed(1, 3, RW)).unwrap();
+    manager.call(&fixed(4, 1, READ)).unwrap();
+    manager.call(&Request::Mlock { addr: BASE + PAGE_SIZE, len: 3 * PAGE_SIZE, flags: 0 }).unwrap();
+    manager.provider_mut().arm(Failures::once(1, Errno::Io));
+    let flags = RemapFlags::MAY_MOVE | RemapFlags::FIXED | RemapFlags::DONT_UNMAP;
+    assert_eq!(manager.call(&mremap((3, 2), (100, 2), flags)).unwrap_err().errno, Errno::Io);
+    assert_eq!(manager.provider_mut().disarm(), 1, "there are two moves");
+    manager.check_invariants();
+    manager.provider().inner().check(manager.map());
+    assert_eq!(manager.totals().locked_pages, 1, "the page that has come back");
+}
+
+#[test]
+fn a_plan_that_fails_twice_has_charged_its_object_never() {
+    let ledger = ResourceLedger::new(PAGES_40);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
+    let plan = manager.plan(&mmap(1, 30, RW, MapFlags::SHARED | MapFlags::FIXED)).unwrap();
+    for _ in 0..2 {
+        manager.provider_mut().arm(Failures::once(0, Errno::Io));
+        assert_eq!(manager.apply(plan.clone()).unwrap_err().errno, Errno::Io);
+        assert_eq!(ledger.root().used(Resource::Committed), 0);
+    }
+    manager.provider_mut().disarm();
+    manager.apply(plan).unwrap();
+    assert_eq!(ledger.root().used(Resource::Committed), 30);
+}
+
+/// A guest may name any range: no call looks at each page, and none takes more steps than there are regions.
+#[test]
+fn a_huge_range_takes_no_more_steps_than_there_are_regions() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut config = config(&ledger);
+    let end = 0x7fff_ffff_f000;
+    config.layout.task_end = VirtAddr::new(end);
+    config.layout.mmap_base = VirtAddr::new(end);
+    let mut manager = PageManager::new(config, Platform::default());
+    let whole = (1 << 46) - BASE;
+    let reserve = mmap(0, whole / PAGE_SIZE, 0, MapFlags::PRIVATE);
+    let at = manager.call(&reserve).unwrap();
+    let started = std::time::Instant::now();
+    let range = |request: fn(u64, u64) -> Request| [request(at, whole), request(0, end), request(at, PAGE_SIZE)];
+    let all = [
+        range(|addr, len| Request::Mprotect { addr, len, prot: READ }),
+        range(|addr, len| Request::Madvise { addr, len, advice: 4 }),
+        range(|addr, len| Request::Madvise { addr, len, advice: 10 }),
+        range(|addr, len| Request::Mlock { addr, len, flags: 1 }),
+        range(|addr, len| Request::Munlock { addr, len }),
+        range(|addr, len| Request::NameAnonymous { addr, len, name: None }),
+        range(|addr, len| {
+            Request::Mremap(MremapRequest {
+                addr,
+                old_len: len,
+                new_len: len,
+                flags: RemapFlags::MAY_MOVE,
+                new_addr: 0,
+            })
+        }),
+        range(|addr, len| Request::Munmap { addr, len }),
+    ];
+    for request in all.as_flattened() {
+        let regions = manager.map().len();
+        let mut steps = 0;
+        let _ = manager.call_observed(request, |plan| steps = plan.ops().len());
+        assert!(steps <= regions + 1, "{request:?}: {steps} steps for {regions} regions");
+    }
+    for request in [Request::Mlockall { flags: 3 }, Request::Munlockall, reserve] {
+        let _ = manager.call(&request);
+    }
+    check(&manager);
+    // 2^34 pages looked at one by one would take minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
 fn what_a_move_leaves_behind_stays_charged() {
     let (ledger, mut manager) = manager(PAGES_40);
     manager.call(&fixed(1, 10, RW)).unwrap();
@@ -198,4 +303,18 @@ fn what_a_move_leaves_behind_stays_charged() {
     manager.call(&mremap((1, 10), (100, 10), flags)).unwrap();
     assert_eq!(ledger.root().used(Resource::Committed), 20);
     check(&manager);
+}
+
+#[test]
+fn frames_are_taken_out_of_use_by_administrators_only() {
+    let (ledger, mut manager) = manager(PAGES_40);
+    manager.call(&fixed(1, 1, RW)).unwrap();
+    let offline = |advice: Advice| Request::Madvise { addr: BASE + PAGE_SIZE, len: PAGE_SIZE, advice: advice.raw() };
+    for advice in [Advice::HwPoison, Advice::SoftOffline] {
+        assert_eq!(manager.call(&offline(advice)), Err(Errno::Perm.into()));
+        let mut config = config(&ledger);
+        config.privileges = Privileges::ADMIN;
+        let plan = PageManager::new(config, Platform::default()).plan(&offline(advice)).unwrap();
+        assert!(matches!(plan.ops(), [Op::Advise { .. }]), "{:?}", plan.ops());
+    }
 }

@@ -4,10 +4,17 @@
 //! and ledger agree after every request, whether it succeeded, was refused or failed half way.
 
 mod calls;
+mod fault;
+mod growth;
 mod keys;
 mod mdwe;
+mod overcommit;
 mod random;
+mod remap_pages;
+mod residency;
 mod seals;
+mod vectors;
+mod witness;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};

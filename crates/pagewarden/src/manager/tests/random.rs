@@ -8,7 +8,10 @@ use super::{BASE, check, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource};
-use crate::linux::{FileTraits, Files, MapFlags, OpenFile, RemapFlags, Request, Segment, answer, decode};
+use crate::linux::{
+    FileTraits, Files, MapFlags, OpenFile, RemapFlags, RemapPagesRequest, Request, Segment, TargetProcess, answer,
+    decode,
+};
 use crate::manager::ResourceLimits;
 use crate::model::{run_calls, run_failing_calls};
 use crate::object::{FileId, MemoryObject, ObjectKind};
@@ -33,6 +36,24 @@ fn remap_flags() -> impl Strategy<Value = RemapFlags> {
     (0_u64..8).prop_map(RemapFlags::from_bits_retain)
 }
 
+fn of_other_shapes() -> impl Strategy<Value = Request> {
+    let place = || (1..WINDOW, 0_u64..6);
+    prop_oneof![
+        1 => (place(), place(), 0_i32..26).prop_map(|(a, b, advice)| Request::ProcessMadvise {
+            ranges: [a, b].map(|(page, pages)| (BASE + page * PAGE_SIZE, pages * PAGE_SIZE)).to_vec(),
+            advice,
+        }),
+        2 => (place(), 0_u64..8).prop_map(|((page, pages), page_offset)| Request::RemapPages(RemapPagesRequest {
+            addr: BASE + page * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
+            prot: 0,
+            page_offset,
+            flags: MapFlags::empty(),
+        })),
+        1 => Just(Request::Munlockall),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let place = || (1..WINDOW, 0_u64..6);
     prop_oneof![
@@ -46,6 +67,7 @@ fn request() -> impl Strategy<Value = Request> {
             len: pages * PAGE_SIZE,
             advice,
         }),
+        3 => of_other_shapes(),
         1 => (place(), 0_u64..2).prop_map(|((page, pages), flags)| Request::Mlock {
             addr: BASE + page * PAGE_SIZE,
             len: pages * PAGE_SIZE,
@@ -53,7 +75,6 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         1 => (0_u64..8).prop_map(|flags| Request::Mlockall { flags }),
         2 => rare_request(),
-        1 => Just(Request::Munlockall),
     ]
 }
 
@@ -109,9 +130,10 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 /// The numbers of the memory calls on x86-64.
-const NUMBERS: [u64; 18] = [9, 10, 11, 12, 25, 28, 30, 67, 149, 150, 151, 152, 157, 325, 329, 330, 331, 462];
+const NUMBERS: [u64; 22] =
+    [9, 10, 11, 12, 25, 26, 27, 28, 30, 67, 149, 150, 151, 152, 157, 325, 329, 330, 331, 462, 216, 440];
 
-/// Descriptor 3 is a file, segment 5 has four pages; every name is "a".
+/// Descriptor 3 is a file, segment 5 has four pages; every name is "a", and every range that is read is of four pages.
 struct OneOfEach;
 
 impl Files for OneOfEach {
@@ -128,6 +150,15 @@ impl Files for OneOfEach {
 
     fn string(&mut self, _addr: u64, _len_max: usize) -> Result<Vec<u8>, Errno> {
         Ok(b"a".to_vec())
+    }
+
+    fn bytes(&mut self, addr: u64, len: usize) -> Vec<u8> {
+        let start = BASE + addr % WINDOW * PAGE_SIZE;
+        [start, 4 * PAGE_SIZE].into_iter().cycle().flat_map(u64::to_le_bytes).take(len).collect()
+    }
+
+    fn process(&mut self, pidfd: i32) -> Result<TargetProcess, Errno> {
+        Ok(if pidfd & 1 == 0 { TargetProcess::Own } else { TargetProcess::Other })
     }
 }
 

@@ -1,15 +1,14 @@
 //! Sealed regions: what they forbid, what they allow, and who notices how late.
 
-use super::check;
-use super::{BASE, READ, RW, fixed, manager, mmap, mprotect, mremap, munmap};
+use super::{BASE, READ, RW, check, fixed, manager, mmap, mprotect, mremap, munmap};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Limits;
 use crate::linux::{MapFlags, RemapFlags, Request, Segment};
 use crate::manager::Refusal;
-use crate::object::{MemoryObject, ObjectKind};
+use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
-use crate::region::RegionFlags;
+use crate::region::{Backing, Region, RegionFlags};
 
 const DONT_NEED: i32 = 4;
 
@@ -153,10 +152,29 @@ fn only_what_the_guest_cannot_overwrite_is_kept_from_being_discarded() {
         assert!(shared != refused(Errno::Perm), "{advice}: pages of an object can be had again");
     }
     manager.call(&madvise(2, 1, DONT_NEED)).unwrap();
+    let mut region = Region::anonymous(Prot::READ);
+    region.flags = RegionFlags::SEALED;
+    region.backing = Backing::Object(MemoryObject::new(ObjectKind::ZeroDevice(FileId { device: 1, inode: 2 }), "zero"));
+    let zero = PageRange::from_len(at(6), PAGE_SIZE).unwrap();
+    manager.import(zero, region.clone()).unwrap();
+    region.backing = Backing::Object(MemoryObject::new(ObjectKind::File(FileId { device: 1, inode: 3 }), "file"));
+    let file = PageRange::from_len(at(8), PAGE_SIZE).unwrap();
+    manager.import(file, region).unwrap();
+    assert_eq!(manager.plan(&madvise(6, 1, DONT_NEED)).unwrap_err(), Errno::Perm.into(), "pages of no file");
+    assert!(manager.plan(&madvise(8, 1, DONT_NEED)).is_ok());
     for advice in harmless {
         manager.call(&madvise(1, 1, advice)).unwrap();
     }
-    check(&manager);
+}
+
+#[test]
+fn rights_that_the_backing_denies_are_denied_first() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let mut region = Region::anonymous(Prot::READ);
+    (region.prot_max, region.flags) = (Prot::READ, RegionFlags::SEALED);
+    manager.import(PageRange::from_len(at(1), PAGE_SIZE).unwrap(), region).unwrap();
+    assert_eq!(manager.call(&mprotect(1, 1, RW)), refused(Errno::Acces));
+    assert_eq!(manager.call(&mprotect(1, 1, READ)), refused(Errno::Perm));
 }
 
 #[test]

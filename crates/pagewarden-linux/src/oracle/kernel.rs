@@ -1,0 +1,267 @@
+//! Who answers a program's calls: the host's kernel, the host's kernel in a process that has no room but the range of
+//! an arena, or an arena there.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits};
+
+use super::enclosure::{self, Enclosure, Sums, inside_limit};
+use super::outcome::Outcome;
+use super::program::PAGE;
+use super::raw;
+use super::state::{MapLine, read_maps};
+use crate::arena::{Arena, ArenaOptions};
+use crate::overcommit;
+use crate::traced::import;
+
+/// `SEGV_MAPERR`: in an arena, where all is mapped, the host says so of guards alone.
+const GUARD_CODE: u64 = 1;
+
+/// A number of the kernel's, none of which is negative here.
+const fn number(raw: i32) -> u64 {
+    raw.cast_unsigned() as u64
+}
+
+/// Who answers.
+#[derive(Debug)]
+pub(super) enum Kernel {
+    /// The host, with the whole address space.
+    Host,
+    /// The host, with the range of an arena.
+    Enclosed(Enclosure),
+    /// pagewarden, in an arena.
+    Arena(Box<Inside>),
+}
+
+/// An arena and what this process would have told the kernel about itself.
+#[derive(Debug)]
+pub(super) struct Inside {
+    arena: Arena,
+    limits: ResourceLimits,
+    /// What those of address space, data and locked memory may be raised to.
+    hard: [u64; 3],
+}
+
+impl Kernel {
+    /// An arena in the range that an [`Enclosure`] leaves free.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn arena() -> io::Result<Self> {
+        let size = enclosure::END - enclosure::START;
+        let overcommit = overcommit::of_host()?;
+        let policy = Policy { overcommit, no_reserve: NoReserve::Free, ..Policy::default() };
+        let options = ArenaOptions { size, address: Some(enclosure::START), policy, ..ArenaOptions::default() };
+        let arena = Arena::new(&options).map_err(io::Error::other)?;
+        let limits = import::limits(std::process::id().cast_signed())?;
+        let hard = [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(hard_limit);
+        unlimit_locks();
+        Ok(Self::Arena(Box::new(Inside { arena, limits, hard })))
+    }
+
+    /// Makes a system call.
+    ///
+    /// # Safety
+    /// As for [`raw::syscall`].
+    pub(super) unsafe fn syscall(&self, number: libc::c_long, args: [u64; 6]) -> Outcome {
+        match self {
+            // SAFETY: the caller's promise is the same.
+            Self::Host => unsafe { raw::syscall(number, args) },
+            // SAFETY: the caller's promise is the same.
+            Self::Enclosed(enclosure) => unsafe { enclosure.syscall(number, args) },
+            // What changes a file changes no space.
+            // SAFETY: neither touches memory.
+            Self::Arena(_) if [libc::SYS_ftruncate, libc::SYS_fallocate].contains(&number) => unsafe {
+                raw::syscall(number, args)
+            },
+            Self::Arena(inside) => match inside.arena.syscall(number.cast_unsigned(), args) {
+                Ok(value) => Outcome::Value(value),
+                Err(errno) => Outcome::Error(i32::from(errno.raw())),
+            },
+        }
+    }
+
+    /// The byte at `addr`, or the fault that reading it makes.
+    ///
+    /// # Safety
+    /// As for [`raw::read_byte`].
+    pub(super) unsafe fn read_byte(&self, addr: u64) -> Result<u8, Outcome> {
+        self.touch(addr, Access::Read, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::read_byte(addr) }
+        })
+    }
+
+    /// Stores `value` at `addr`, or tells the fault that doing so makes.
+    ///
+    /// # Safety
+    /// As for [`raw::read_byte`].
+    pub(super) unsafe fn write_byte(&self, addr: u64, value: u8) -> Result<(), Outcome> {
+        self.touch(addr, Access::Write, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::write_byte(addr, value) }
+        })
+    }
+
+    /// Touches memory from `addr` on. In an arena the manager says what comes of it, and the host must have done that: it
+    /// tells other codes where nothing is, and alone knows where files end and guards are.
+    pub(super) fn touch<T>(
+        &self,
+        addr: u64,
+        access: Access,
+        touch: impl Fn() -> Result<T, Outcome>,
+    ) -> Result<T, Outcome> {
+        let mut touched = touch();
+        let Self::Arena(inside) = self else { return touched };
+        let mut grown_at = None;
+        loop {
+            let at = if let Err(Outcome::Fault { addr, .. }) = touched { addr } else { addr };
+            if !(enclosure::START..enclosure::END).contains(&at) {
+                return touched;
+            }
+            let refused = inside.arena.fault(at, access).err();
+            if refused.is_some() || touched.is_ok() || grown_at == Some(at) {
+                return agreed(touched, refused, at);
+            }
+            // Without a refusal a stack has grown, maybe; then the fault is gone.
+            grown_at = Some(at);
+            touched = touch();
+        }
+    }
+
+    /// Sets the soft limit of a resource, as far as the hard limit goes.
+    pub(super) fn set_limit(&mut self, resource: u64, bytes: u64) -> Outcome {
+        let bytes = match self {
+            Self::Host => bytes,
+            Self::Enclosed(enclosure) => enclosure.limit(resource, bytes),
+            Self::Arena(inside) => return inside.set_limit(resource, inside_limit(resource, bytes)),
+        };
+        let mut limit = [0_u64; 2];
+        // SAFETY: the kernel writes two words, for which there is room.
+        let asked = unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, 0, limit.as_mut_ptr() as u64, 0, 0]) };
+        if asked != Outcome::Value(0) {
+            return asked;
+        }
+        limit[0] = bytes.min(limit[1]);
+        // SAFETY: the kernel reads two words.
+        unsafe { raw::syscall(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as u64, 0, 0, 0]) }
+    }
+
+    /// Gives up all capabilities.
+    pub(super) fn drop_capabilities(&self) -> Outcome {
+        if let Self::Arena(inside) = self {
+            inside.arena.set_privileges(Privileges::empty());
+        }
+        // Version 3 of the interface, this process; three empty sets in two halves.
+        let header = [0x2008_0522_u32, 0];
+        let sets = [0_u32; 6];
+        // SAFETY: the kernel reads the header and the sets, which have the sizes of version 3.
+        unsafe { raw::syscall(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]) }
+    }
+
+    /// Forks; the answer is that of fork(2).
+    ///
+    /// # Safety
+    /// One thread only.
+    pub(super) unsafe fn fork(&self) -> libc::pid_t {
+        // SAFETY: there is one thread, so the child may go on as the parent would.
+        unsafe { libc::fork() }
+    }
+
+    /// Fills `buffer` with the list of regions, in the form of `/proc/PID/maps`; returns whether all of it is there.
+    pub(super) fn read_maps(&self, buffer: &mut Vec<u8>) -> bool {
+        let Self::Arena(inside) = self else { return read_maps(buffer) };
+        buffer.clear();
+        buffer.write_all(inside.arena.with_manager(|manager| manager.maps_text()).as_bytes()).is_ok()
+    }
+
+    /// What a program is to see of a region.
+    pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
+        match self {
+            Self::Host | Self::Arena(_) => Some(line),
+            Self::Enclosed(enclosure) => enclosure.clip(line),
+        }
+    }
+
+    /// What is counted in the range of an arena; nothing is told of a process that has the whole address space.
+    pub(super) fn sums(&self, room: &mut Vec<u8>) -> Option<Sums> {
+        match self {
+            Self::Host => None,
+            Self::Enclosed(enclosure) => enclosure.sums(room),
+            Self::Arena(inside) => Some(inside.arena.with_manager(|manager| {
+                let totals = manager.totals();
+                let bytes = |pages: u64| pages * PAGE;
+                Sums {
+                    size: bytes(totals.virtual_pages),
+                    locked: bytes(totals.locked_pages),
+                    data: bytes(totals.data_pages),
+                }
+            })),
+        }
+    }
+
+    /// Whether the arena and the host agree on what is mapped there; what differs, if they do not.
+    pub(super) fn verify(&self) -> Option<String> {
+        let Self::Arena(inside) = self else { return None };
+        let words = inside.arena.verify().err()?;
+        let mut text = String::new();
+        for line in words.lines() {
+            let _ = writeln!(text, "arena: {line}");
+        }
+        Some(text)
+    }
+}
+
+/// What came of touching `addr`, if the host did what the manager says.
+fn agreed<T>(touched: Result<T, Outcome>, refused: Option<FaultSignal>, addr: u64) -> Result<T, Outcome> {
+    match (touched, refused) {
+        (Ok(value), None) => Ok(value),
+        (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
+            let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
+            Err(Outcome::Fault { signal, code, addr })
+        }
+        (Err(Outcome::Fault { signal, code, addr }), None) if signal == number(libc::SIGBUS) || code == GUARD_CODE => {
+            Err(Outcome::Fault { signal, code, addr })
+        }
+        // The manager and the host do not agree; no fault of a kernel looks like this.
+        (touched, refused) => {
+            let host = if let Err(Outcome::Fault { code, .. }) = touched { code } else { 0 };
+            let ours = refused.map_or(0, |refusal| number(refusal.code.raw()));
+            Err(Outcome::Fault { signal: 0, code: host << 8 | ours, addr })
+        }
+    }
+}
+
+impl Inside {
+    fn set_limit(&mut self, resource: u64, bytes: u64) -> Outcome {
+        let limits = &mut self.limits;
+        let (limit, hard) = match u32::try_from(resource) {
+            Ok(libc::RLIMIT_AS) => (&mut limits.address_space, self.hard[0]),
+            Ok(libc::RLIMIT_DATA) => (&mut limits.data, self.hard[1]),
+            Ok(libc::RLIMIT_MEMLOCK) => (&mut limits.locked, self.hard[2]),
+            _ => return Outcome::Error(libc::EINVAL),
+        };
+        *limit = bytes.min(hard);
+        self.arena.set_limits(limits.clone());
+        Outcome::Value(0)
+    }
+}
+
+fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is alive and has the type of a limit.
+    unsafe { libc::getrlimit(resource, &raw mut limit) };
+    limit.rlim_max
+}
+
+/// Lets this process lock what it likes, as far as it may: how much a program locks is for the manager to say.
+fn unlimit_locks() {
+    for most in [libc::RLIM_INFINITY, hard_limit(libc::RLIMIT_MEMLOCK)] {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: `limit` is alive and has the type of a limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } == 0 {
+            return;
+        }
+    }
+}
