@@ -30,20 +30,20 @@ impl Guest {
 fn files_are_mapped_moved_and_grown() {
     let guest = Guest::new(256);
     let file = file(8);
-    for flags in [MAP_SHARED, MAP_PRIVATE] {
+    for (flags, byte) in [(MAP_SHARED, 77), (MAP_PRIVATE, 78)] {
         let at = guest.map_file(&file, 2, flags, 1).unwrap();
         assert_eq!((load(at), load(at + PAGE)), (1, 2));
-        store(at + PAGE + 5, 77);
+        store(at + PAGE + 5, byte);
         let to = guest.start() + 16 * PAGE;
         assert_eq!(guest.mremap(at, [2, 2], MOVE_FIXED, to), Ok(to));
         assert_eq!(guest.mremap(to, [2, 5], 0, 0), Ok(to), "grows in place");
         assert_eq!([0, 1, 2, 3, 4].map(|page| load(to + page * PAGE)), [1, 2, 3, 4, 5]);
-        assert_eq!(load(to + PAGE + 5), 77, "what was written is there still");
+        assert_eq!(load(to + PAGE + 5), byte, "what was written is there still");
         guest.mmap(to + 5 * PAGE, 1, READ, PRIVATE | 0x10).unwrap();
         let moved = guest.mremap(to, [5, 7], MAY_MOVE, 0).unwrap();
         assert_ne!(moved, to);
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|page| load(moved + page * PAGE)), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(load(moved + PAGE + 5), 77);
+        assert_eq!(load(moved + PAGE + 5), byte);
         assert_eq!(guest.munmap(guest.start(), 256), Ok(0));
     }
 }

@@ -5,6 +5,7 @@
 mod bounds;
 mod calls;
 mod failures;
+mod faults;
 mod files;
 mod fork;
 mod locks;
