@@ -223,7 +223,7 @@ impl Kernel {
                 let bytes = |pages: u64| pages * PAGE;
                 Sums {
                     size: bytes(totals.virtual_pages),
-                    locked: bytes(manager.LOCKEDFN()),
+                    locked: bytes(manager.locked_pages()),
                     data: bytes(totals.data_pages),
                 }
             })),
