@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits, Signal};
+use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits};
 
 use super::enclosure::{self, Enclosure, Sums, inside_limit};
 use super::outcome::Outcome;
@@ -246,18 +246,13 @@ impl Kernel {
 fn agreed<T>(touched: Result<T, Outcome>, refused: Option<FaultSignal>, addr: u64) -> Result<T, Outcome> {
     match (touched, refused) {
         (Ok(value), None) => Ok(value),
+        // Where files end and guards are the host alone knows; it looks there before it minds what may be executed.
+        (Err(Outcome::Fault { signal, code, addr }), _) if signal == number(libc::SIGBUS) || code == GUARD_CODE => {
+            Err(Outcome::Fault { signal, code, addr })
+        }
         (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
             let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
             Err(Outcome::Fault { signal, code, addr })
-        }
-        (Err(Outcome::Fault { signal, code, addr }), None) if signal == number(libc::SIGBUS) => {
-            Err(Outcome::Fault { signal, code, addr })
-        }
-        // A guard goes before the end of an object.
-        (Err(Outcome::Fault { signal, code: GUARD_CODE, addr }), refused)
-            if refused.is_none_or(|refusal| refusal.signal == Signal::Bus) =>
-        {
-            Err(Outcome::Fault { signal, code: GUARD_CODE, addr })
         }
         // The manager and the host do not agree; no fault of a kernel looks like this.
         (touched, refused) => {
