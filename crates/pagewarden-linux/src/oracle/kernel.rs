@@ -98,6 +98,11 @@ impl Kernel {
         }
     }
 
+    /// Whether `page` is where mincore(2) writes: of that, what is worth a comparison is told elsewhere.
+    pub(super) const fn is_residence(&self, page: u64) -> bool {
+        !matches!(self, Self::Host) && page == RESIDENCE
+    }
+
     /// Where mincore(2) writes; `own` is the interpreter's memory.
     pub(super) const fn residence(&self, own: u64) -> u64 {
         if matches!(self, Self::Host) { own } else { RESIDENCE }
