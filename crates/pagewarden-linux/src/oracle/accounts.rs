@@ -41,7 +41,7 @@ pub(super) fn residence(kernel: &Kernel, [start, len]: [u64; 2], told: &[u8], ma
     let text = std::str::from_utf8(maps).unwrap_or("");
     let end = start.saturating_add(len);
     // A run does not depend on how the kernel splits it into regions.
-    let mut last = (0, 0, 0);
+    let mut joined = (0, 0, 0);
     for line in text.lines().filter_map(MapLine::parse) {
         let is_memory = !line.name.starts_with('/') || line.name.starts_with("/memfd:");
         if !is_memory || line.start >= end || line.end <= start || line.perms.starts_with("---") {
@@ -54,16 +54,16 @@ pub(super) fn residence(kernel: &Kernel, [start, len]: [u64; 2], told: &[u8], ma
         let mut at = from;
         for run in pages.chunk_by(|a, b| a & 1 == b & 1) {
             let (count, is_resident) = (run.len() as u64, run[0] & 1);
-            if last.0 + last.1 * PAGE == at && last.2 == is_resident {
-                last.1 += count;
+            if joined.0 + joined.1 * PAGE == at && joined.2 == is_resident {
+                joined.1 += count;
             } else {
-                write_run(last, out);
-                last = (at, count, is_resident);
+                write_run(joined, out);
+                joined = (at, count, is_resident);
             }
             at += count * PAGE;
         }
     }
-    write_run(last, out);
+    write_run(joined, out);
 }
 
 fn write_run((start, pages, is_resident): (u64, u64, u8), out: &mut Vec<u8>) {

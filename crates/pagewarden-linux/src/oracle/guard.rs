@@ -152,6 +152,8 @@ impl Guard {
             // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
             Call::Madvise if c & 0xffff_ffff == 25 => false,
             Call::Munmap | Call::Mprotect | Call::NameAnonymous | Call::Madvise => !self.hits(a, b.max(1)),
+            // How much of what it leaves behind goes on counting as locked is a matter of seams.
+            Call::Mremap if self.locking && d & u64::from(libc::MREMAP_DONTUNMAP.cast_unsigned()) != 0 => false,
             // A length between an arena's end and that of the address space is refused with another error.
             Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits, Signal};
+use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits};
 
 use super::enclosure::{self, Enclosure, Sums, inside_limit};
 use super::outcome::Outcome;
@@ -96,6 +96,11 @@ impl Kernel {
             Outcome::Value(_) => Ok(()),
             outcome => Err(io::Error::other(format!("cannot map a page: {outcome}"))),
         }
+    }
+
+    /// Whether `page` is where mincore(2) writes: of that, what is worth a comparison is told elsewhere.
+    pub(super) const fn is_residence(&self, page: u64) -> bool {
+        !matches!(self, Self::Host) && page == RESIDENCE
     }
 
     /// Where mincore(2) writes; `own` is the interpreter's memory.
@@ -223,7 +228,7 @@ impl Kernel {
                 let bytes = |pages: u64| pages * PAGE;
                 Sums {
                     size: bytes(totals.virtual_pages),
-                    locked: bytes(manager.LOCKEDFN()),
+                    locked: bytes(manager.locked_pages()),
                     data: bytes(totals.data_pages),
                 }
             })),
@@ -246,18 +251,13 @@ impl Kernel {
 fn agreed<T>(touched: Result<T, Outcome>, refused: Option<FaultSignal>, addr: u64) -> Result<T, Outcome> {
     match (touched, refused) {
         (Ok(value), None) => Ok(value),
+        // Where files end and guards are the host alone knows; it looks there before it minds what may be executed.
+        (Err(Outcome::Fault { signal, code, addr }), _) if signal == number(libc::SIGBUS) || code == GUARD_CODE => {
+            Err(Outcome::Fault { signal, code, addr })
+        }
         (Err(Outcome::Fault { signal, .. }), Some(refusal)) if signal == number(refusal.signal.raw()) => {
             let (code, addr) = (number(refusal.code.raw()), refusal.address.as_u64());
             Err(Outcome::Fault { signal, code, addr })
-        }
-        (Err(Outcome::Fault { signal, code, addr }), None) if signal == number(libc::SIGBUS) => {
-            Err(Outcome::Fault { signal, code, addr })
-        }
-        // A guard goes before the end of an object.
-        (Err(Outcome::Fault { signal, code: GUARD_CODE, addr }), refused)
-            if refused.is_none_or(|refusal| refusal.signal == Signal::Bus) =>
-        {
-            Err(Outcome::Fault { signal, code: GUARD_CODE, addr })
         }
         // The manager and the host do not agree; no fault of a kernel looks like this.
         (touched, refused) => {

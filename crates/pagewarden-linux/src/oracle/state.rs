@@ -123,7 +123,7 @@ fn record_run(kernel: &Kernel, guard: &Guard, (start, end): (u64, u64), out: &mu
     let head = end.min(start + SAMPLE * PAGE);
     let tail = head.max(end.saturating_sub(SAMPLE * PAGE));
     for page in (start..head).step_by(4096).chain((tail..end).step_by(4096)) {
-        if guard.owns(page) {
+        if guard.owns(page) || kernel.is_residence(page) {
             continue;
         }
         // SAFETY: the page is not this process's own.
