@@ -2,8 +2,9 @@
 
 use pagewarden::linux::SyncFlags;
 use pagewarden::provider::Populate;
-use pagewarden::{Errno, PageCount, PageRange, Region, VirtAddr};
+use pagewarden::{Errno, PageCount, PageRange, Region, RegionFlags, VirtAddr};
 
+use super::locks::MLOCK_ONFAULT;
 use super::provider::ArenaProvider;
 
 /// Pages that the host is asked about at once.
@@ -13,7 +14,14 @@ impl ArenaProvider {
     /// Shows other pages of the object that `range` shows.
     pub(super) fn remap_pages(&mut self, range: PageRange, region: &Region, populate: Populate) -> Result<(), Errno> {
         let page = region.page_offset(range.start());
-        self.memory.remap_pages(range, page, populate).inspect_err(|_| self.note_loss(range))
+        self.memory.remap_pages(range, page, populate).inspect_err(|_| self.note_loss(range))?;
+        // The host locks as it was locked before; what mlockall(2) wants of new mappings it does not know.
+        let how = if region.flags.contains(RegionFlags::LOCK_ON_FAULT) { MLOCK_ONFAULT } else { 0 };
+        if region.flags.contains(RegionFlags::LOCKED) {
+            // What cannot be made resident is locked all the same.
+            let _ = self.memory.lock(range, how);
+        }
+        Ok(())
     }
 
     /// msync(2).

@@ -62,7 +62,9 @@ fn faults_are_those_of_the_host() {
     let mut counts = [0; 4];
     for batch in 0..cases.div_ceil(BATCH) {
         let seed = first + batch * BATCH;
-        let of_batch = child::in_child(|| run_batch(seed, batch % 2 == 1));
+        let all = Privileges::MAP_LOW | Privileges::LOCK;
+        let privileges = if batch.is_multiple_of(2) { all } else { Privileges::empty() };
+        let of_batch = child::in_child(|| run_batch(seed, privileges));
         for (sum, count) in counts.iter_mut().zip(of_batch) {
             *sum += count;
         }
@@ -73,15 +75,14 @@ fn faults_are_those_of_the_host() {
 }
 
 /// Cases, accesses, signals and growths of one child.
-fn run_batch(seed: u64, is_unprivileged: bool) -> [u64; 4] {
-    if is_unprivileged {
+fn run_batch(seed: u64, privileges: Privileges) -> [u64; 4] {
+    if privileges.is_empty() {
         host::drop_capabilities();
     }
     touch::catch_faults();
     let host = Host::new(FILE_PAGES);
     let mut counts = [0; 4];
     for seed in seed..seed + BATCH {
-        let privileges = if is_unprivileged { Privileges::empty() } else { Privileges::MAP_LOW | Privileges::LOCK };
         Case::new(seed, &host, privileges).run(&mut counts);
         counts[0] += 1;
     }
