@@ -93,7 +93,7 @@ fn what_once_differed_is_the_same_now() {
 #[test]
 fn the_books_of_pagewarden_are_the_hosts() {
     let (_directory, runner) = runner();
-    agree(DEFAULT_CALLS / 10, &|programs| runner.differences([Side::Native, Side::Verified], programs));
+    agree(DEFAULT_CALLS / 10, World::Whole, &|programs| runner.differences([Side::Native, Side::Verified], programs));
 }
 
 /// Stands for an implementation with a mistake: it unmaps a page too many.
