@@ -142,10 +142,13 @@ impl Guard {
         let is_hint = a == 0 || a >= enclosure::START;
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
-            Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1)),
+            // Whole pages from wherever it is to start: that the start is not aligned is found out last.
+            Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1).saturating_add(PAGE - 1)),
             // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
             Call::Mlock | Call::Mlock2 if self.droppable => false,
             Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
+            // What an mlock that met a hole has marked, an arena's host keeps apart.
+            Call::RemapPages if self.locking => false,
             Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
             // An arena is no process that a descriptor could name.
             Call::ProcessMadvise => false,
