@@ -83,7 +83,8 @@ impl Calls<'_> {
 /// Stores a byte in each of `pages` pages.
 fn touch(addr: u64, pages: u64) {
     for page in 0..pages {
-        let at: *mut u8 = std::ptr::with_exposed_provenance_mut((addr + page * PAGE) as usize);
+        let at = usize::try_from(addr + page * PAGE).expect("an address");
+        let at: *mut u8 = std::ptr::with_exposed_provenance_mut(at);
         // SAFETY: the rows touch what they have just mapped writable, and nobody has references to it.
         unsafe { at.write_volatile(1) };
     }
@@ -312,13 +313,15 @@ struct Times {
     arena: Vec<f64>,
 }
 
+/// Who answers, and where its times are kept.
+type Measured<'a> = (&'a dyn Side, fn(&mut Times) -> &mut Vec<f64>);
+
 fn measure_all(regions: u64, rounds: u32, batch: u32, wanted: &[&Row]) -> Vec<Times> {
     let options = ArenaOptions { size: 4 << 30, ..ArenaOptions::default() };
     let mut times: Vec<Times> = wanted.iter().map(|_| Times::default()).collect();
     let arena = Arena::new(&options).expect("an arena");
     for _ in 0..rounds {
-        let sides: [(&dyn Side, fn(&mut Times) -> &mut Vec<f64>); 2] =
-            [(&Host, |times| &mut times.host), (&arena, |times| &mut times.arena)];
+        let sides: [Measured<'_>; 2] = [(&Host, |times| &mut times.host), (&arena, |times| &mut times.arena)];
         for (side, of) in sides {
             let calls = Calls(side);
             let filled = (regions > 1).then(|| fill(&calls, regions));

@@ -40,7 +40,7 @@ impl Host {
             .iter()
             .map(|(name, is_writable)| {
                 let (file, name) = open(name, *is_writable);
-                known_file(file, &name, *is_writable, ObjectKind::File)
+                known_file(file, &name, if *is_writable { WRITABLE } else { READABLE }, ObjectKind::File)
             })
             .collect();
         // SAFETY: the name ends with a zero.
@@ -49,7 +49,7 @@ impl Host {
         // SAFETY: the kernel has just made this descriptor, and nobody else has it.
         let memfd = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         memfd.set_len(1 << 16).unwrap();
-        files.push(known_file(memfd, "/memfd:text (deleted)", true, ObjectKind::Memfd));
+        files.push(known_file(memfd, "/memfd:text (deleted)", WRITABLE, ObjectKind::Memfd));
         drop(directory);
         let knows = |advice: i32| {
             // SAFETY: an advice about no bytes at all does nothing.
@@ -122,11 +122,12 @@ fn name_memory(addr: u64, len: u64, name: Option<&MemoryObject>) -> Result<u64, 
     if answer == 0 { Ok(0) } else { Err(errno()) }
 }
 
-fn known_file(file: std::fs::File, name: &str, is_writable: bool, kind: fn(FileId) -> ObjectKind) -> File {
+const READABLE: FileTraits = FileTraits::READABLE.union(FileTraits::REGULAR);
+const WRITABLE: FileTraits = READABLE.union(FileTraits::WRITABLE);
+
+fn known_file(file: std::fs::File, name: &str, traits: FileTraits, kind: fn(FileId) -> ObjectKind) -> File {
     let status = file.metadata().unwrap();
     let object = MemoryObject::new(kind(FileId { device: status.dev(), inode: status.ino() }), name);
-    let mut traits = FileTraits::READABLE | FileTraits::REGULAR;
-    traits.set(FileTraits::WRITABLE, is_writable);
     File { fd: file.into(), open: OpenFile { object, traits } }
 }
 

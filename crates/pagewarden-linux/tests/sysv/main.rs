@@ -205,8 +205,7 @@ impl<'a> Sequence<'a> {
             0 => self.rng.pick(&[0, huge, huge + 1, huge - PAGE_SIZE, u64::MAX, u64::MAX - (1 << 24)]),
             _ => self.rng.below(5 * PAGE_SIZE),
         };
-        let mut flags =
-            i32::try_from(self.rng.pick(&[0o600, 0o660, 0o666, 0o400, 0o700, 0o040, 0o004, 0, 0o777])).unwrap();
+        let mut flags = self.rng.pick(&[0o600, 0o660, 0o666, 0o400, 0o700, 0o040, 0o004, 0, 0o777]);
         for (flag, percent) in [(CREATE, 80), (EXCLUSIVE, 20), (NO_RESERVE, 30)] {
             if self.rng.chance(percent) {
                 flags |= flag;
