@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::statfs::fstatfs;
 use pagewarden::linux::{FileTraits, Files, OpenFile, Segment};
-use pagewarden::{Errno, ObjectKind, PageCount};
+use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount};
 
 use crate::traced::files::{self, FileTable};
 use crate::traced::segments;
@@ -55,7 +55,8 @@ impl Files for OwnFiles {
         let status = segments::segment_status(id).ok_or(Errno::Inval)?;
         let pages = PageCount::from_bytes_up(status.bytes);
         let name = format!("/SYSV{:08x} (deleted)", status.key);
-        let object = self.table.intern(ObjectKind::SysV { id, pages }, &name, "");
+        // Each attachment is an open file of its own (`ipc/shm.c:do_shmat`): regions of two never become one.
+        let object = MemoryObject::new(ObjectKind::SysV { id, pages }, name);
         let rights = segments::rights(std::process::id().cast_signed(), &status);
         Ok(Segment { object, pages, rights })
     }

@@ -47,7 +47,7 @@ pub(crate) struct FileTable {
 }
 
 impl FileTable {
-    /// The object of this kind and name, made if there is none alive. Only files, memfds and segments have
+    /// The object of this kind and name, made if there is none alive. Only files and memfds have
     /// an identity to be found by. A file can be looked at by `path`.
     pub(crate) fn intern(&mut self, kind: ObjectKind, name: &str, path: &str) -> Arc<MemoryObject> {
         let key = match &kind {
@@ -55,7 +55,6 @@ impl FileTable {
             | ObjectKind::Device(file)
             | ObjectKind::ZeroDevice(file)
             | ObjectKind::Memfd(file) => (file.device, file.inode),
-            ObjectKind::SysV { id, .. } => (u64::MAX, u64::from(id.cast_unsigned())),
             _ => return MemoryObject::new(kind, name),
         };
         self.sweep();
@@ -220,7 +219,8 @@ impl Files for FileView<'_> {
         let status = super::segments::segment_status(id).ok_or(Errno::Inval)?;
         let name = format!("/SYSV{:08x} (deleted)", status.key);
         let pages = PageCount::from_bytes_up(status.bytes);
-        let object = self.table.intern(ObjectKind::SysV { id, pages }, &name, "");
+        // Each attachment is an open file of its own (`ipc/shm.c:do_shmat`): regions of two never become one.
+        let object = MemoryObject::new(ObjectKind::SysV { id, pages }, name);
         let rights = super::segments::rights(self.tid, &status);
         Ok(Segment { object, pages, rights })
     }

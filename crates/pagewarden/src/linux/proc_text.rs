@@ -160,7 +160,7 @@ fn file_of(region: &Region, landmarks: &Landmarks) -> Option<FileId> {
 /// The last column (`get_vma_name`).
 fn write_name(line: &mut Counted<'_>, entry: &Entry<'_>, landmarks: &Landmarks) -> fmt::Result {
     let Entry { range, region } = entry;
-    let is_heap = range.start() <= landmarks.heap_end && range.end() > landmarks.heap_start;
+    let is_heap = range.start() < landmarks.heap_end && range.end() > landmarks.heap_start;
     let is_stack = range.start() <= landmarks.stack && landmarks.stack <= range.end();
     let (before, name, after) = match region.object() {
         Some(object) if *object.kind() != ObjectKind::NamedAnonymous => ("", object.name(), ""),
