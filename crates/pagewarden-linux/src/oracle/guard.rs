@@ -142,6 +142,8 @@ impl Guard {
         let is_hint = a == 0 || a >= enclosure::START;
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
+            // A fixed place that looks like an error number is given back as one, unless the length is refused first.
+            Call::Mmap if a > u64::MAX - PAGE && b > enclosure::END => false,
             // Whole pages from wherever it is to start: that the start is not aligned is found out last.
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1).saturating_add(PAGE - 1)),
             // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
