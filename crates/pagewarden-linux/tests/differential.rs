@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "common/setting.rs"]
+mod setting;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use pagewarden_linux::oracle::c_source::c_source;
 use pagewarden_linux::oracle::check::{Budget, Verdict};
 use pagewarden_linux::oracle::text::parse_programs;
 use pagewarden_linux::oracle::{Arg, Call, Check, Program, Runner, Side, World, check, generate, shrink};
+use setting::setting;
 
 const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
@@ -21,13 +25,6 @@ fn runner() -> (tempfile::TempDir, Runner) {
     let guest = vec![env!("CARGO_BIN_EXE_memcalls").into()];
     let runner = Runner { guest, directory: directory.path().to_owned(), timeout: Duration::from_secs(120) };
     (directory, runner)
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
-    }
 }
 
 fn agree(calls: u64, world: World, compare: check::Compare<'_>) {

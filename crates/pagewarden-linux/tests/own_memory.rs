@@ -10,10 +10,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use pagewarden::ledger::{Limits, ResourceLedger};
 use pagewarden::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Request};
-use pagewarden::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::manager::{Layout, PageManager, Privileges, SpaceConfig};
 use pagewarden::object::FileId;
 use pagewarden::provider::Lock;
-use pagewarden::vmmap::Direction;
 use pagewarden::{
     Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, RegionFlags, VirtAddr,
 };
@@ -139,27 +138,9 @@ fn room() -> u64 {
 fn config() -> SpaceConfig {
     let end = VirtAddr::new(TASK_END);
     SpaceConfig {
-        layout: Layout {
-            task_end: end,
-            mmap_base: end,
-            bottom_up_base: VirtAddr::new(WINDOW),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1_0000),
-        },
-        brk: Break::default(),
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
+        layout: Layout { task_end: end, mmap_base: end, bottom_up_base: VirtAddr::new(WINDOW), ..Layout::X86_64 },
         privileges: Privileges::LOCK,
-        regions_max: 65_530,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account: ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(Layout::X86_64, ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED))
     }
 }
 

@@ -4,6 +4,7 @@
 //! checked and how far.
 #![cfg(loom)]
 
+use pagewarden::model::SMALL_LAYOUT;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -108,29 +109,7 @@ fn a_limit_that_is_lowered_meanwhile_takes_nothing_back() {
 }
 
 fn config(account: Account) -> SpaceConfig {
-    SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x110_0000),
-            mmap_base: VirtAddr::new(0x100_0000),
-            bottom_up_base: VirtAddr::new(0x40_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
-        brk: Break::default(),
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
-        privileges: Privileges::empty(),
-        regions_max: 1000,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account,
-    }
+    SpaceConfig { regions_max: 1000, ..SpaceConfig::new(SMALL_LAYOUT, account) }
 }
 
 fn space(account: Account) -> PageManager<Platform> {

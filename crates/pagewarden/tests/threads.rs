@@ -3,14 +3,14 @@
 //!
 //! The same program runs under ThreadSanitizer with `cargo xtask sanitizer`.
 
+use pagewarden::model::SMALL_LAYOUT;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use pagewarden::linux::{Advice, MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::manager::{Break, SpaceConfig};
 use pagewarden::model::Platform;
-use pagewarden::vmmap::Direction;
 use pagewarden::{Account, Errno, Limits, PAGE_SIZE, PageManager, Resource, ResourceLedger, VirtAddr};
 
 const BASE: u64 = 0x10_0000;
@@ -61,27 +61,9 @@ impl Numbers {
 
 fn config(account: Account) -> SpaceConfig {
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x110_0000),
-            mmap_base: VirtAddr::new(0x100_0000),
-            bottom_up_base: VirtAddr::new(0x40_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
         brk: Break { start: VirtAddr::new(HEAP), current: VirtAddr::new(HEAP), data_bytes: 0 },
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
-        privileges: Privileges::empty(),
         regions_max: 1000,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account,
+        ..SpaceConfig::new(SMALL_LAYOUT, account)
     }
 }
 

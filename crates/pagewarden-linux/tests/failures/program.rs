@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use pagewarden::linux::{FileTraits, Files, OpenFile, Request, Segment, decode};
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::manager::{Break, Layout, Privileges, ResourceLimits, SpaceConfig};
 use pagewarden::object::FileId;
-use pagewarden::vmmap::Direction;
 use pagewarden::{
     Account, Errno, MemoryObject, ObjectKind, PAGE_SIZE, PageCount, PageManagementProvider, PageManager, Prot, VirtAddr,
 };
@@ -142,27 +141,9 @@ pub(crate) fn action<P: PageManagementProvider>(
 /// A space like a process's.
 pub(crate) fn config(account: Account) -> SpaceConfig {
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7fff_f000_0000),
-            bottom_up_base: VirtAddr::new(0x2aaa_aaaa_a000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1_0000),
-        },
         brk: Break { start: VirtAddr::new(HEAP), current: VirtAddr::new(HEAP), data_bytes: 0 },
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
         privileges: Privileges::all(),
-        regions_max: 65_530,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account,
+        ..SpaceConfig::new(Layout::X86_64, account)
     }
 }
 

@@ -8,16 +8,15 @@
 #[path = "../common/child.rs"]
 mod child;
 mod host;
+#[path = "../common/setting.rs"]
+mod setting;
 mod touch;
 
 use std::sync::Arc;
 
 use pagewarden::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Request};
-use pagewarden::manager::{
-    Access, Break, Features, Layout, Policy, Privileges, ResourceLimits, Signal, SignalCode, SpaceConfig,
-};
+use pagewarden::manager::{Access, Features, Layout, Privileges, ResourceLimits, Signal, SignalCode, SpaceConfig};
 use pagewarden::object::FileId;
-use pagewarden::vmmap::Direction;
 use pagewarden::{
     Errno, Limits, MemoryObject, ObjectKind, Op, PAGE_SHIFT, PAGE_SIZE, PageCount, PageManagementProvider, PageManager,
     PageRange, ResourceLedger, VirtAddr,
@@ -25,6 +24,7 @@ use pagewarden::{
 use pagewarden_linux::oracle::generate::Rng;
 
 use host::{Host, Line};
+use setting::setting;
 
 /// Where the mappings lie: nothing else is near.
 const WINDOWS: [u64; 2] = [0x1000_0000_0000, 0];
@@ -45,13 +45,6 @@ impl PageManagementProvider for Nowhere {
 
     fn object_pages(&self, object: &MemoryObject) -> Option<PageCount> {
         matches!(object.kind(), ObjectKind::Memfd(_)).then_some(PageCount::new(FILE_PAGES))
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
     }
 }
 
@@ -250,29 +243,16 @@ const fn number(signal: Signal) -> i32 {
 }
 
 fn config(host: &Host, privileges: Privileges) -> SpaceConfig {
-    let unlimited = u64::MAX;
     SpaceConfig {
         layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7fff_0000_0000),
-            bottom_up_base: VirtAddr::new(0x2aaa_0000_0000),
-            direction: Direction::TopDown,
             min_addr: VirtAddr::new(host.lowest),
             min_fixed_addr: VirtAddr::new(host.lowest_fixed),
+            ..Layout::X86_64
         },
-        brk: Break::default(),
-        limits: ResourceLimits {
-            address_space: unlimited,
-            data: unlimited,
-            data_max: unlimited,
-            stack: host.stack_limit,
-            locked: host.lock_limit,
-        },
+        limits: ResourceLimits { stack: host.stack_limit, locked: host.lock_limit, ..ResourceLimits::DEFAULT },
         privileges,
-        regions_max: 65_530,
         features: if host.has_keys { Features::ALL } else { Features::ALL.without_keys() },
-        policy: Policy::default(),
-        account: ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(Layout::X86_64, ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use crate::allocator::{Ration, on_ration};
 use pagewarden::linux::{Advice, MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
-use pagewarden::vmmap::Direction;
+use pagewarden::manager::{Break, Layout, SpaceConfig};
 use pagewarden::{
     Errno, Limits, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageCount, PageManagementProvider, PageManager, PageRange,
     Prot, Region, Resource, ResourceLedger, VirtAddr,
@@ -30,27 +29,8 @@ impl PageManagementProvider for Agreeing {
 
 fn config(ledger: &ResourceLedger) -> SpaceConfig {
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7fff_0000_0000),
-            bottom_up_base: VirtAddr::new(0x2000_0000_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1_0000),
-        },
         brk: Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 },
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
-        privileges: Privileges::empty(),
-        regions_max: 65_530,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account: ledger.root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(Layout::X86_64, ledger.root().child(Limits::UNLIMITED))
     }
 }
 

@@ -5,9 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use pagewarden::linux::{Advice, FileTraits, MapSource, OpenFile, Request};
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::manager::{Break, Features, Layout, ResourceLimits, SpaceConfig};
 use pagewarden::object::FileId;
-use pagewarden::vmmap::Direction;
 use pagewarden::{
     Backing, Limits, MemoryObject, ObjectKind, PAGE_SHIFT, PageRange, Region, RegionFlags, ResourceLedger, VirtAddr,
 };
@@ -151,7 +150,7 @@ pub(crate) fn region_of(entry: &MapsEntry, objects: &mut Vec<Arc<MemoryObject>>)
 }
 
 pub(crate) fn config_of_this_process(features: Features) -> SpaceConfig {
-    let unlimited = u64::MAX;
+    let _unlimited = u64::MAX;
     let status = std::fs::read_to_string("/proc/self/stat").unwrap();
     let after_name: Vec<&str> = status.rsplit_once(") ").unwrap().1.split(' ').collect();
     // The break's start is field 47 of stat; two fields and a name are before these.
@@ -159,26 +158,10 @@ pub(crate) fn config_of_this_process(features: Features) -> SpaceConfig {
     // SAFETY: a break of 0 only asks.
     let brk = unsafe { libc::syscall(libc::SYS_brk, 0) }.cast_unsigned();
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7000_0000_0000),
-            bottom_up_base: VirtAddr::new(0x2aaa_0000_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
+        layout: Layout { min_fixed_addr: VirtAddr::new(0x1000), ..Layout::X86_64 },
         brk: Break { start: VirtAddr::new(start_brk), current: VirtAddr::new(brk), data_bytes: 0 },
-        limits: ResourceLimits {
-            address_space: unlimited,
-            data: unlimited,
-            data_max: unlimited,
-            stack: unlimited,
-            locked: unlimited,
-        },
-        privileges: Privileges::empty(),
-        regions_max: 65_530,
+        limits: ResourceLimits { stack: u64::MAX, ..ResourceLimits::DEFAULT },
         features,
-        policy: Policy::default(),
-        account: ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(Layout::X86_64, ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED))
     }
 }

@@ -13,11 +13,12 @@ mod blocks;
 #[path = "../common/child.rs"]
 mod child;
 mod host;
+#[path = "../common/setting.rs"]
+mod setting;
 
 use pagewarden::linux::proc_text::PageUsage;
 use pagewarden::linux::{MapFlags, MapSource, MmapRequest, OpenFile, Request};
-use pagewarden::manager::{Break, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig};
-use pagewarden::vmmap::Direction;
+use pagewarden::manager::{Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig};
 use pagewarden::{
     Errno, Limits, MemoryObject, ObjectKind, Op, PAGE_SHIFT, PAGE_SIZE, PageManagementProvider, PageManager, PageRange,
     Region, ResourceLedger, VirtAddr,
@@ -26,6 +27,7 @@ use pagewarden_linux::oracle::generate::Rng;
 
 use blocks::Block;
 use host::Host;
+use setting::setting;
 
 /// Where the mappings lie: nothing else is near.
 const WINDOW: u64 = 0x1000_0000_0000;
@@ -40,13 +42,6 @@ struct Nowhere;
 impl PageManagementProvider for Nowhere {
     fn run(&mut self, _: &Op) -> Result<(), Errno> {
         Ok(())
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
     }
 }
 
@@ -214,29 +209,13 @@ impl<'a> Case<'a> {
 }
 
 fn config(host: &Host) -> SpaceConfig {
-    let unlimited = u64::MAX;
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7fff_0000_0000),
-            bottom_up_base: VirtAddr::new(0x2aaa_0000_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
-        brk: Break::default(),
-        limits: ResourceLimits {
-            address_space: unlimited,
-            data: unlimited,
-            data_max: unlimited,
-            stack: unlimited,
-            locked: unlimited,
-        },
+        layout: Layout { min_fixed_addr: VirtAddr::new(0x1000), ..Layout::X86_64 },
+        limits: ResourceLimits { stack: u64::MAX, ..ResourceLimits::DEFAULT },
         privileges: Privileges::LOCK | Privileges::ADMIN,
-        regions_max: 65_530,
         features: host.features,
         policy: Policy { no_reserve: NoReserve::Free, ..Policy::default() },
-        account: ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(Layout::X86_64, ResourceLedger::new(Limits::UNLIMITED).root().child(Limits::UNLIMITED))
     }
 }
 

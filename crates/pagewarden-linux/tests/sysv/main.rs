@@ -8,24 +8,22 @@
 #[path = "../common/child.rs"]
 mod child;
 mod host;
+#[path = "../common/setting.rs"]
+mod setting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use pagewarden::linux::{MremapRequest, RemapFlags, Request};
-use pagewarden::manager::{
-    Break, Features, Layout, NoReserve, PendingFork, Policy, Privileges, ResourceLimits, SpaceConfig,
-};
+use pagewarden::manager::{Layout, NoReserve, PendingFork, Privileges, SpaceConfig};
 use pagewarden::object::sysv::{
     Credentials, Ownership, SegmentLimits, SegmentPolicy, SegmentStatus, SegmentTable, StatusOf, Surroundings,
 };
-use pagewarden::vmmap::Direction;
-use pagewarden::{
-    Errno, Limits, Op, PAGE_SHIFT, PAGE_SIZE, PageManagementProvider, PageManager, ResourceLedger, VirtAddr,
-};
+use pagewarden::{Errno, Limits, Op, PAGE_SHIFT, PAGE_SIZE, PageManagementProvider, PageManager, ResourceLedger};
 use pagewarden_linux::oracle::generate::Rng;
 
 use host::{Fork, GROUP, Host, LOCK_LIMIT, PAGES, WINDOW};
+use setting::setting;
 
 const STEPS: u64 = 80;
 /// Sequences a child does.
@@ -52,13 +50,6 @@ impl Surroundings for Now {
 
     fn pid(&self) -> i32 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
     }
 }
 
@@ -403,28 +394,5 @@ fn with_times_of(found: SegmentStatus, ours: Option<&SegmentStatus>) -> SegmentS
 }
 
 fn config(ledger: &ResourceLedger) -> SpaceConfig {
-    let unlimited = u64::MAX;
-    SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x7fff_ffff_f000),
-            mmap_base: VirtAddr::new(0x7fff_0000_0000),
-            bottom_up_base: VirtAddr::new(0x2aaa_0000_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
-        brk: Break::default(),
-        limits: ResourceLimits {
-            address_space: unlimited,
-            data: unlimited,
-            data_max: unlimited,
-            stack: unlimited,
-            locked: unlimited,
-        },
-        privileges: Privileges::empty(),
-        regions_max: 65_530,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account: ledger.root().child(Limits::UNLIMITED),
-    }
+    SpaceConfig::new(Layout::X86_64, ledger.root().child(Limits::UNLIMITED))
 }

@@ -24,6 +24,18 @@ pub struct Layout {
     pub min_fixed_addr: VirtAddr,
 }
 
+impl Layout {
+    /// That of a process on x86-64 that nothing is random for.
+    pub const X86_64: Self = Self {
+        task_end: VirtAddr::new(0x7fff_ffff_f000),
+        mmap_base: VirtAddr::new(0x7fff_f7ff_f000),
+        bottom_up_base: VirtAddr::new(0x2aaa_aaaa_b000),
+        direction: Direction::TopDown,
+        min_addr: VirtAddr::new(0x1_0000),
+        min_fixed_addr: VirtAddr::new(0x1_0000),
+    };
+}
+
 /// The program break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Break {
@@ -48,6 +60,12 @@ pub struct ResourceLimits {
     pub stack: u64,
     /// `RLIMIT_MEMLOCK`.
     pub locked: u64,
+}
+
+impl ResourceLimits {
+    /// Nothing is limited but the stack, to 8 MiB.
+    pub const DEFAULT: Self =
+        Self { address_space: u64::MAX, data: u64::MAX, data_max: u64::MAX, stack: 8 << 20, locked: u64::MAX };
 }
 
 bitflags::bitflags! {
@@ -170,4 +188,23 @@ pub struct SpaceConfig {
     pub policy: Policy,
     /// Who pays.
     pub account: Account,
+}
+
+impl SpaceConfig {
+    /// The most regions of a process unless its administrator says otherwise (`DEFAULT_MAX_MAP_COUNT`).
+    pub const REGIONS_MAX: u64 = 65_530;
+
+    /// A space without a program break, for a guest without privileges; other fields can be set afterwards.
+    pub fn new(layout: Layout, account: Account) -> Self {
+        Self {
+            layout,
+            brk: Break::default(),
+            limits: ResourceLimits::DEFAULT,
+            privileges: Privileges::empty(),
+            regions_max: Self::REGIONS_MAX,
+            features: Features::ALL,
+            policy: Policy::default(),
+            account,
+        }
+    }
 }

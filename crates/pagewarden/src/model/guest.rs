@@ -3,6 +3,7 @@
 //! Shared by the fuzz targets and the property tests. After each call manager, platform and ledger agree, and a plan
 //! says beforehand what it answers. What differs is a panic.
 
+use super::SMALL_LAYOUT;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -12,9 +13,7 @@ use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource, ResourceLedger};
 use crate::linux::{FileTraits, Files, OpenFile, Request, Segment, answer, decode};
-use crate::manager::{
-    Break, Cause, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
-};
+use crate::manager::{Break, Cause, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy};
 use crate::object::{FileId, MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::vmmap::Direction;
@@ -233,23 +232,19 @@ fn config(kind: u8, account: Account) -> SpaceConfig {
         layout: Layout {
             task_end: VirtAddr::new(task_end),
             mmap_base: VirtAddr::new(task_end - 0x10_0000),
-            bottom_up_base: VirtAddr::new(0x40_0000),
             direction: if is(2) { Direction::BottomUp } else { Direction::TopDown },
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
+            ..SMALL_LAYOUT
         },
         brk: Break { start: VirtAddr::new(HEAP), current: VirtAddr::new(HEAP + 7), data_bytes: 0 },
         limits: ResourceLimits {
             address_space: limit(3000),
             data: limit(500),
-            data_max: u64::MAX,
-            stack: 8 << 20,
             locked: limit(16),
+            ..ResourceLimits::DEFAULT
         },
         privileges: Privileges::from_bits_truncate(kind >> 5),
         regions_max: if is(3) { 40 } else { 1000 },
-        features: Features::ALL,
         policy: Policy { wx: if is(4) { WxPolicy::Deny } else { WxPolicy::Allow }, ..Policy::default() },
-        account,
+        ..SpaceConfig::new(SMALL_LAYOUT, account)
     }
 }

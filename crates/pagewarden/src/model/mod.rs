@@ -23,10 +23,12 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::addr::{PageCount, PageRange};
+use crate::addr::{PageCount, PageRange, VirtAddr};
+use crate::manager::Layout;
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
 use crate::region::{Backing, Region, RegionFlags};
+use crate::vmmap::Direction;
 
 pub use failing::{Failing, Failures, Loss};
 pub use guest::{run_calls, run_failing_calls};
@@ -34,6 +36,16 @@ pub use pages::PageArray;
 pub use platform::{Picture, Platform};
 pub use step::{Action, Edit, Step};
 pub use world::World;
+
+/// A space of 16 MiB.
+pub const SMALL_LAYOUT: Layout = Layout {
+    task_end: VirtAddr::new(0x110_0000),
+    mmap_base: VirtAddr::new(0x100_0000),
+    bottom_up_base: VirtAddr::new(0x40_0000),
+    direction: Direction::TopDown,
+    min_addr: VirtAddr::new(0x1_0000),
+    min_fixed_addr: VirtAddr::new(0x1000),
+};
 
 /// Regions that differ from each other in one thing each. Objects are new ones at each call.
 pub fn palette() -> Vec<Region> {

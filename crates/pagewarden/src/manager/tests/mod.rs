@@ -19,9 +19,9 @@ mod witness;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use crate::manager::{Break, Features, Layout, PageManager, Policy, Privileges, ResourceLimits, SpaceConfig};
+use crate::manager::{Break, PageManager, SpaceConfig};
 use crate::model::Platform;
-use crate::vmmap::Direction;
+use crate::model::SMALL_LAYOUT;
 
 /// Where the tests map things.
 const BASE: u64 = 0x10_0000;
@@ -31,27 +31,9 @@ const READ: u64 = 1;
 /// A small space: 1 MiB to 17 MiB, heap at 2 MiB.
 fn config(ledger: &ResourceLedger) -> SpaceConfig {
     SpaceConfig {
-        layout: Layout {
-            task_end: VirtAddr::new(0x110_0000),
-            mmap_base: VirtAddr::new(0x100_0000),
-            bottom_up_base: VirtAddr::new(0x40_0000),
-            direction: Direction::TopDown,
-            min_addr: VirtAddr::new(0x1_0000),
-            min_fixed_addr: VirtAddr::new(0x1000),
-        },
         brk: Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 },
-        limits: ResourceLimits {
-            address_space: u64::MAX,
-            data: u64::MAX,
-            data_max: u64::MAX,
-            stack: 8 << 20,
-            locked: u64::MAX,
-        },
-        privileges: Privileges::empty(),
         regions_max: 1000,
-        features: Features::ALL,
-        policy: Policy::default(),
-        account: ledger.root().child(Limits::UNLIMITED),
+        ..SpaceConfig::new(SMALL_LAYOUT, ledger.root().child(Limits::UNLIMITED))
     }
 }
 

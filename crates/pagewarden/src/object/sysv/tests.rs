@@ -1,5 +1,6 @@
 //! Segments over two address spaces: who pays, how attaches are counted, and when a segment ends.
 
+use crate::model::SMALL_LAYOUT;
 use std::sync::Mutex;
 
 use alloc::sync::Arc;
@@ -9,16 +10,12 @@ use super::{
     CREATE, Credentials, EXCLUSIVE, MODE_LOCKED, MODE_REMOVED, NO_RESERVE, Ownership, SegmentLimits, SegmentPolicy,
     SegmentStatus, SegmentTable, StatusOf, Surroundings,
 };
-use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{MremapRequest, RemapFlags, Request};
-use crate::manager::{
-    Break, CommitLimit, Features, Layout, NoReserve, Overcommit, PageManager, Policy, Privileges, ResourceLimits,
-    SpaceConfig,
-};
+use crate::manager::{CommitLimit, NoReserve, Overcommit, PageManager, Privileges, SpaceConfig};
 use crate::provider::{Op, PageManagementProvider};
-use crate::vmmap::Direction;
 
 const AT: u64 = 0x10_0000;
 
@@ -77,30 +74,7 @@ fn plain() -> World {
 
 impl World {
     fn space(&self) -> PageManager<Nowhere> {
-        let unlimited = u64::MAX;
-        let config = SpaceConfig {
-            layout: Layout {
-                task_end: VirtAddr::new(0x110_0000),
-                mmap_base: VirtAddr::new(0x100_0000),
-                bottom_up_base: VirtAddr::new(0x40_0000),
-                direction: Direction::TopDown,
-                min_addr: VirtAddr::new(0x1_0000),
-                min_fixed_addr: VirtAddr::new(0x1000),
-            },
-            brk: Break::default(),
-            limits: ResourceLimits {
-                address_space: unlimited,
-                data: unlimited,
-                data_max: unlimited,
-                stack: unlimited,
-                locked: unlimited,
-            },
-            privileges: Privileges::empty(),
-            regions_max: 1000,
-            features: Features::ALL,
-            policy: Policy::default(),
-            account: self.ledger.root().child(Limits::UNLIMITED),
-        };
+        let config = SpaceConfig::new(SMALL_LAYOUT, self.ledger.root().child(Limits::UNLIMITED));
         PageManager::new(config, Nowhere)
     }
 
