@@ -158,7 +158,8 @@ pub(crate) fn config_of_this_process(features: Features) -> SpaceConfig {
     // SAFETY: a break of 0 only asks.
     let brk = unsafe { libc::syscall(libc::SYS_brk, 0) }.cast_unsigned();
     SpaceConfig {
-        layout: Layout { min_fixed_addr: VirtAddr::new(0x1000), ..Layout::X86_64 },
+        // The stack of a process lies above this, wherever it is put at random.
+        layout: Layout { mmap_base: VirtAddr::new(0x7000_0000_0000), ..Layout::X86_64 },
         brk: Break { start: VirtAddr::new(start_brk), current: VirtAddr::new(brk), data_bytes: 0 },
         limits: ResourceLimits { stack: u64::MAX, ..ResourceLimits::DEFAULT },
         features,
