@@ -159,7 +159,9 @@ impl Enclosure {
 
     /// The part of a region that lies in the range.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
-        let clipped = MapLine { start: line.start.max(START), end: line.end.min(END), ..line };
+        // The heap starts in the range; what it has become one with outside is no part of it.
+        let name = if line.start < START && line.name == "[heap]" { "" } else { line.name };
+        let clipped = MapLine { start: line.start.max(START), end: line.end.min(END), name, ..line };
         (clipped.start < clipped.end).then_some(clipped)
     }
 }

@@ -148,6 +148,8 @@ impl Guard {
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1).saturating_add(PAGE - 1)),
             // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
             Call::Mlock | Call::Mlock2 if self.droppable => false,
+            // A length that wraps is a short one to these.
+            Call::Munlock | Call::Mlock | Call::Mlock2 if self.hits(a, 1) => false,
             Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
             // What an mlock that met a hole has marked, an arena's host keeps apart.
             Call::RemapPages if self.locking => false,

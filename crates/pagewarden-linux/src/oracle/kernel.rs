@@ -147,8 +147,12 @@ impl Kernel {
                 return touched;
             }
             let refused = inside.arena.fault(at, access).err();
-            if refused.is_some() || touched.is_ok() || grown_at == Some(at) {
+            if touched.is_ok() || grown_at == Some(at) {
                 return agreed(touched, refused, at);
+            }
+            if refused.is_some() {
+                // A stack grows before its rights are looked at: what the host said was of the pages before that.
+                return agreed(touch(), refused, at);
             }
             // Without a refusal a stack has grown, maybe; then the fault is gone.
             grown_at = Some(at);
