@@ -33,6 +33,9 @@ pub(super) enum Accounting {
     Strict,
 }
 
+/// What the region says, and not the call: how it grows, and how it is locked.
+const NOT_THE_FILES: MapFlags = MapFlags::GROWS_DOWN.union(MapFlags::LOCKED);
+
 /// What the call under way says that an operation does not: a file, and flags that only the file knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FileCall {
@@ -198,7 +201,7 @@ impl ArenaProvider {
                 if let Some(call) = self.call
                     && !call.flags.contains(MapFlags::ANONYMOUS) =>
             {
-                flags |= file_flags(call.flags) - MapFlags::GROWS_DOWN;
+                flags |= file_flags(call.flags) - NOT_THE_FILES;
                 (call.fd, region.page_offset(range.start()).wrapping_mul(PAGE_SIZE))
             }
             Some(ObjectKind::SharedAnonymous) => {
@@ -209,7 +212,7 @@ impl ArenaProvider {
             Some(ObjectKind::Special) => return Err(Errno::NoSys),
             Some(ObjectKind::File(_) | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_) | ObjectKind::Memfd(_)) => {
                 let call = self.call.ok_or(Errno::NoSys)?;
-                flags |= file_flags(call.flags) - MapFlags::GROWS_DOWN;
+                flags |= file_flags(call.flags) - NOT_THE_FILES;
                 (call.fd, region.page_offset(range.start()).wrapping_mul(PAGE_SIZE))
             }
         };

@@ -168,11 +168,20 @@ impl Enclosure {
 
 const AS: u64 = libc::RLIMIT_AS as u64;
 const DATA: u64 = libc::RLIMIT_DATA as u64;
+/// `RLIMIT_MEMLOCK`.
+pub(super) const LOCKED: u64 = libc::RLIMIT_MEMLOCK as u64;
+/// The most that a program may lock without privileges: half of what a process usually may, since an arena's host counts
+/// pages twice while they move.
+pub(super) const LOCKED_MOST: u64 = 4 << 20;
 
 /// A limit as both sides take it: `RLIMIT_DATA` of 0, which the kernel gives a meaning of its own, cannot be told to a
 /// process that has data already, so it is a byte.
 pub(super) const fn inside_limit(resource: u64, bytes: u64) -> u64 {
-    if resource == DATA && bytes == 0 { 1 } else { bytes }
+    match resource {
+        DATA if bytes == 0 => 1,
+        LOCKED if bytes > LOCKED_MOST => LOCKED_MOST,
+        _ => bytes,
+    }
 }
 
 impl MemoryMap {

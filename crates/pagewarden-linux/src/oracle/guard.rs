@@ -7,6 +7,8 @@
 use super::enclosure;
 use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
+/// `PROT_GROWSDOWN`.
+const PROT_GROWSDOWN: u64 = 0x100_0000;
 /// More than this is not populated.
 const LARGE: u64 = 8 << 20;
 /// No kernel maps beyond this for a process, with four levels of page tables or five.
@@ -31,6 +33,8 @@ pub(super) struct Guard {
     locking: bool,
     /// Who maps first may be the only one who can.
     limited: bool,
+    /// Something is sealed.
+    sealed: bool,
     /// Droppable memory is mapped.
     droppable: bool,
     enclosed: Option<Locking>,
@@ -54,6 +58,7 @@ impl Guard {
             large: false,
             locking: false,
             limited: false,
+            sealed: false,
             droppable: false,
             enclosed: None,
         }
@@ -68,6 +73,7 @@ impl Guard {
             large: false,
             locking: false,
             limited: false,
+            sealed: false,
             droppable: false,
             enclosed: Some(locking),
         }
@@ -101,6 +107,8 @@ impl Guard {
         match call {
             Call::Mmap => self.allows_mmap(a, b, d),
             Call::Munmap => !self.hits_below(BEYOND_ALL, a, b),
+            // Where a munmap failed at a seal the kernel keeps the region apart, and starts there.
+            Call::Mprotect if self.sealed && c & PROT_GROWSDOWN != 0 => false,
             Call::Mprotect | Call::PkeyMprotect | Call::Mseal | Call::NameAnonymous => !self.hits(a, b),
             Call::Mdwe => a == PR_SET_MDWE || a == PR_GET_MDWE,
             Call::Mremap => self.allows_mremap([a, b, c, d, e]),
@@ -197,6 +205,7 @@ impl Guard {
             Call::Mlock | Call::Mlock2 => self.locking = true,
             Call::Munlockall => self.locking = false,
             Call::Limit => self.limited = true,
+            Call::Mseal => self.sealed = true,
             _ => {}
         }
     }

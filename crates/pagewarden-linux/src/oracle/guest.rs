@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use pagewarden::manager::Privileges;
 
 use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
-use super::enclosure::Enclosure;
+use super::enclosure::{self, Enclosure};
 use super::files::Files;
 use super::guard::{Guard, Locking};
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
@@ -91,6 +91,7 @@ fn run_here(setting: Setting) -> io::Result<()> {
                 Kernel::Enclosed(Enclosure::new(&mut interpreter.maps)?)
             };
             interpreter.kernel.map_residence()?;
+            interpreter.kernel.set_limit(enclosure::LOCKED, enclosure::LOCKED_MOST);
         }
     }
     let mut number = 0;
