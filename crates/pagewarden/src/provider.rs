@@ -243,7 +243,8 @@ pub enum Op {
     LockAll {
         /// What is locked.
         flags: LockAllFlags,
-        /// What is mapped, lowest first; nothing if the call does not change what is there already.
+        /// The range of each region, lowest first: those that cannot be made resident do not keep others from it.
+        /// Nothing if the call does not change what is there already.
         mapped: Vec<PageRange>,
     },
     /// Name private anonymous pages, or take their name away.

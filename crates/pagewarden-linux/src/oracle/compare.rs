@@ -10,7 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::guest::INPUT_ROOM;
-use super::program::{Arg, Call, PAGE, Program, Step};
+use super::program::Program;
+use super::seams::up_to_seam;
 use super::state::MapLine;
 
 /// Makes the guest program run itself under pagewarden.
@@ -189,39 +190,6 @@ fn scratch(place: &Path, name: &str) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(true).open(place.join(name))
 }
 
-/// Both sides up to the first mremap(2) that only one of them refuses with `EFAULT`.
-///
-/// That is the kernel's word for a seam between regions that look alike: it keeps apart what a manager, which does
-/// not see the history of pages, holds to be one (docs/linux.md). What comes after such a call has nothing in common.
-/// The same goes for a move of several regions that both refuse for want of memory: how far it got before is a matter
-/// of seams too. Later kernels of 6.18 also mark the regions, as they split and merge them, that have ever had guards;
-/// no call but remap_file_pages(2) looks at the mark, and refuses with `EINVAL` what another reason would refuse a
-/// little later.
-fn up_to_seam(program: &Program, (mut left, mut right): (Transcript, Transcript)) -> (Transcript, Transcript) {
-    let step = |line: &str| program.steps.get(line.split(' ').next()?.parse::<usize>().ok()?);
-    let mremap = |line: &str| step(line).filter(|step| step.call == Call::Mremap);
-    let is_seam = |(left, right): (&String, &String)| match step(left).map(|step| step.call) {
-        Some(Call::Mremap) => left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT"),
-        // Both refuse, for different reasons.
-        Some(Call::RemapPages) => left.ends_with(" ! EINVAL") && right.contains(" ! ") && !right.ends_with(" ! EINVAL"),
-        _ => false,
-    };
-    let moves_several = |step: &Step| {
-        let flags = u64::from((libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned());
-        matches!(step.args[1..4], [Arg::Value(old), Arg::Value(new), Arg::Value(word)]
-            if word & flags != 0 && old == new && old > PAGE)
-    };
-    let differing = left.lines.iter().zip(&right.lines).position(|(left, right)| left != right);
-    let agreed = &left.lines[..differing.unwrap_or(left.lines.len().min(right.lines.len()))];
-    let stuck = agreed.iter().position(|line| line.ends_with(" ! ENOMEM") && mremap(line).is_some_and(moves_several));
-    let seam = left.lines.iter().zip(&right.lines).position(is_seam);
-    if let Some(at) = stuck.filter(|_| left != right).or(seam) {
-        left.lines.truncate(at);
-        right.lines.truncate(at);
-    }
-    (left, right)
-}
-
 /// Takes the randomness out of the layout of what this process executes next.
 ///
 /// # Errors
@@ -372,6 +340,7 @@ fn word(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::program::{Call, Step};
     use super::*;
 
     fn transcript(lines: &[&str]) -> Transcript {
@@ -411,34 +380,6 @@ mod tests {
         let printed = "program 0\n0 = 0x1\nend 0 0x0\nprogram 1\n0 ! EINVAL\n";
         let expected = [transcript(&["0 = 0x1", "0x0"]), transcript(&["0 ! EINVAL"])];
         assert_eq!(split(printed), expected);
-    }
-
-    #[test]
-    fn a_seam_ends_the_comparison() {
-        let steps = vec![Step::new(Call::Mremap, &[]), Step::new(Call::Munmap, &[])];
-        let sides = (transcript(&["0 ! EFAULT", "1 = 0x0"]), transcript(&["0 = 0x5", "1 ! EINVAL"]));
-        let (left, right) = up_to_seam(&Program { steps: steps.clone() }, sides.clone());
-        assert_eq!((left.lines.len(), right.lines.len()), (0, 0));
-        let (left, right) = up_to_seam(&Program { steps: vec![steps[1], steps[1]] }, sides);
-        assert_ne!(left, right, "munmap has no seams");
-    }
-
-    #[test]
-    fn a_move_that_got_stuck_ends_the_comparison_if_what_follows_differs() {
-        let arg = |value| Arg::Value(value);
-        let mremap = |pages: u64, flags| {
-            Step::new(Call::Mremap, &[arg(0x10_0000), arg(pages * PAGE), arg(pages * PAGE), arg(flags), arg(0)])
-        };
-        let sides = (transcript(&["0 ! ENOMEM", "map 1-2 rw-p 0 "]), transcript(&["0 ! ENOMEM"]));
-        let agree = |step: Step| {
-            let (left, right) = up_to_seam(&Program { steps: vec![step] }, sides.clone());
-            left == right
-        };
-        assert!(agree(mremap(4, 3)) && agree(mremap(4, 7)));
-        assert!(!agree(mremap(1, 3)), "a single page moves whole");
-        assert!(!agree(mremap(4, 1)), "only moves to a place take several regions along");
-        let same = (sides.0.clone(), sides.0.clone());
-        assert_eq!(up_to_seam(&Program { steps: vec![mremap(4, 3)] }, same).0.lines.len(), 2);
     }
 
     #[test]

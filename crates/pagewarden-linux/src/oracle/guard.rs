@@ -37,7 +37,20 @@ pub(super) struct Guard {
     sealed: bool,
     /// Droppable memory is mapped.
     droppable: bool,
+    /// What a detach depends on.
+    attached: Attachments,
     enclosed: Option<Locking>,
+}
+
+/// Whether the kernel may keep equal pieces of an attached segment apart, and whether that matters: a detach takes the
+/// pieces that lie within the size of the segment, each whole, so it matters where one has grown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Attachments {
+    any: bool,
+    grown: bool,
+    /// Something was locked: a child's regions are not, and stay where they were split.
+    locked: bool,
+    split: bool,
 }
 
 /// What a program in an enclosure may lock with mlockall(2).
@@ -60,6 +73,7 @@ impl Guard {
             limited: false,
             sealed: false,
             droppable: false,
+            attached: Attachments::default(),
             enclosed: None,
         }
     }
@@ -75,6 +89,7 @@ impl Guard {
             limited: false,
             sealed: false,
             droppable: false,
+            attached: Attachments::default(),
             enclosed: Some(locking),
         }
     }
@@ -123,7 +138,7 @@ impl Guard {
             Call::Mlockall => !self.large,
             Call::Mincore => b <= LARGE,
             Call::Shmat => !(remaps(b) && self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE)),
-            Call::Shmdt => !self.hits(a, SEGMENT_PAGES * PAGE),
+            Call::Shmdt => !self.hits(a, SEGMENT_PAGES * PAGE) && !(self.attached.grown && self.attached.split),
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,
@@ -196,13 +211,18 @@ impl Guard {
                 self.droppable |= d & 0xf == u64::from(libc::MAP_DROPPABLE.cast_unsigned());
                 self.locking |= d & libc::MAP_LOCKED.cast_unsigned() as u64 != 0;
             }
-            Call::Mremap => self.large |= is_large(c),
+            Call::Mremap => {
+                self.large |= is_large(c);
+                self.attached.grown |= self.attached.any && c > b;
+            }
+            Call::Shmat => self.attached.any = true,
+            Call::Fork | Call::Twin => self.attached.split |= self.attached.locked,
             Call::Brk => self.large |= is_large(a.saturating_sub(self.heap.1)),
             Call::Mlockall => {
-                self.locking = true;
+                (self.locking, self.attached.locked) = (true, true);
                 self.limited |= a & 2 != 0;
             }
-            Call::Mlock | Call::Mlock2 => self.locking = true,
+            Call::Mlock | Call::Mlock2 => (self.locking, self.attached.locked) = (true, true),
             Call::Munlockall => self.locking = false,
             Call::Limit => self.limited = true,
             Call::Mseal => self.sealed = true,
@@ -312,6 +332,27 @@ mod tests {
         assert!(guard.allows(Call::Mlock, [0, PAGE, 0, 0, 0, 0]));
         assert!(!guard.allows(Call::Madvise, [0x10_0000_0000, 1 << 40, 102, 0, 0, 0]));
         assert!(guard.allows(Call::Madvise, [0x10_0000_0000, PAGE, 102, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_segment_that_grew_is_not_detached_where_locks_have_split_it_before_a_fork() {
+        let detach = (Call::Shmdt, [0x10_0000, 0, 0, 0, 0, 0]);
+        let made = [
+            (Call::Shmat, [0x10_0000, 0, 0, 0, 0, 0]),
+            (Call::Mremap, [0x10_7000, PAGE, 2 * PAGE, 0, 0, 0]),
+            (Call::Mlock, [0x10_0000, PAGE, 0, 0, 0, 0]),
+            (Call::Fork, [0; 6]),
+        ];
+        for left_out in 0..=made.len() {
+            let mut guard = guard();
+            for (index, (call, args)) in made.into_iter().enumerate() {
+                assert!(guard.allows(detach.0, detach.1));
+                if index != left_out {
+                    guard.made(call, args);
+                }
+            }
+            assert_eq!(guard.allows(detach.0, detach.1), left_out < made.len(), "without {left_out}");
+        }
     }
 
     #[test]

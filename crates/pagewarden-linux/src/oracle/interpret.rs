@@ -107,6 +107,9 @@ impl Interpreter {
     pub(super) fn run_range(&mut self, steps: &[Step], from: usize, to: usize) {
         let mut index = from;
         while let Some(step) = steps[..to].get(index) {
+            if matches!(step.call, Call::Fork | Call::Twin) {
+                self.guard.made(step.call, [0; 6]);
+            }
             match step.call {
                 Call::State => state::record(&self.kernel, &self.guard, &mut self.maps, &mut self.out),
                 Call::Fork | Call::Twin | Call::Vfork if self.company == Company::Shared => {

@@ -23,6 +23,7 @@ mod kernel;
 pub mod outcome;
 pub mod program;
 mod raw;
+mod seams;
 pub mod shrink;
 pub mod state;
 pub mod text;

@@ -2,7 +2,7 @@
 
 use pagewarden::Errno;
 
-use crate::support::{FIXED, Guest, NONE, PAGE, PRIVATE, RW, locked_kilobytes, store};
+use crate::support::{FIXED, Guest, NONE, PAGE, PRIVATE, RW, locked_kilobytes, resident_kilobytes, store};
 
 #[test]
 fn pages_are_locked_up_to_a_hole_and_vacant_ones_never() {
@@ -36,4 +36,14 @@ fn all_pages_are_those_of_the_arena() {
     assert_eq!(guest.munmap(none, 1), Ok(0));
     guest.mmap(0, 1, RW, PRIVATE).unwrap();
     assert_eq!(locked_kilobytes(&guest), 0);
+}
+
+#[test]
+fn pages_that_cannot_be_resident_do_not_keep_their_neighbours_from_it() {
+    let guest = Guest::new(64);
+    let (below, above) = (guest.start() + 8 * PAGE, guest.start() + 9 * PAGE);
+    guest.mmap(below, 1, NONE, PRIVATE | FIXED).unwrap();
+    guest.mmap(above, 1, RW, PRIVATE | FIXED).unwrap();
+    assert_eq!(guest.call(libc::SYS_mlockall, &[1]), Ok(0));
+    assert_eq!(resident_kilobytes(&guest), 4, "the upper page");
 }

@@ -136,7 +136,16 @@ pub(crate) fn locked_kilobytes(guest: &Guest) -> u64 {
     let sizes = smaps(guest, "Size:");
     let flags = smaps(guest, "VmFlags:");
     let locked = sizes.iter().zip(&flags).filter(|(_, (_, flags))| flags.split(' ').any(|flag| flag == "lo"));
-    locked.map(|((_, size), _)| size.trim_end_matches(" kB").parse::<u64>().unwrap()).sum()
+    locked.map(|((_, size), _)| kilobytes(size)).sum()
+}
+
+/// How much of the arena is resident.
+pub(crate) fn resident_kilobytes(guest: &Guest) -> u64 {
+    smaps(guest, "Rss:").iter().map(|(_, size)| kilobytes(size)).sum()
+}
+
+fn kilobytes(size: &str) -> u64 {
+    size.trim_end_matches(" kB").parse().unwrap()
 }
 
 /// What the host says of the mapping that holds `addr`.

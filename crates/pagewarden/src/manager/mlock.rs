@@ -135,25 +135,17 @@ fn set_all(space: &Space, flags: LockAllFlags) -> Result<Plan, Refusal> {
         let lock = if is_current { lock } else { Lock::Released };
         let all = PageRange::new(VirtAddr::new(0), space.config.layout.task_end).ok_or(Errno::NoMem)?;
         draft.next.update(all, |region| relock(region, lock))?;
-        mapped = runs(space)?;
+        mapped = ranges(space)?;
     }
     draft.op(Op::LockAll { flags, mapped });
     draft.finish(Ok(0))
 }
 
-/// What is mapped, neighbours as one.
-fn runs(space: &Space) -> Result<Vec<PageRange>, Errno> {
-    let mut runs: Vec<PageRange> = Vec::new();
-    for entry in space.state.map.iter() {
-        match runs.last_mut() {
-            Some(last) if last.end() == entry.range.start() => {
-                *last = PageRange::new(last.start(), entry.range.end()).unwrap_or(*last);
-            }
-            _ => {
-                runs.try_reserve(1).map_err(|_| Errno::NoMem)?;
-                runs.push(entry.range);
-            }
-        }
-    }
-    Ok(runs)
+/// The ranges of all regions.
+fn ranges(space: &Space) -> Result<Vec<PageRange>, Errno> {
+    let map = &space.state.map;
+    let mut ranges = Vec::new();
+    ranges.try_reserve_exact(map.len()).map_err(|_| Errno::NoMem)?;
+    ranges.extend(map.iter().map(|entry| entry.range));
+    Ok(ranges)
 }
