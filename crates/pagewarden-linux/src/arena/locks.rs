@@ -16,6 +16,10 @@ impl ArenaProvider {
             Lock::Released => self.memory.unlock(mapped),
             Lock::OnFault => self.memory.lock(mapped, MLOCK_ONFAULT),
             // Where there is a hole Linux marks the pages up to it and makes none of them resident.
+            //
+            // Differs from Linux: private pages so marked do not become resident when mprotect makes them writable
+            // later. The host has no call that marks pages without making them resident but this one, and it goes by
+            // the mark.
             Lock::Now if mapped != range => self.memory.lock(mapped, MLOCK_ONFAULT),
             Lock::Now => self.memory.lock(mapped, 0),
         }

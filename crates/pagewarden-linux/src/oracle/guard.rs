@@ -138,7 +138,7 @@ impl Guard {
             Call::Mlockall => !self.large,
             Call::Mincore => b <= LARGE,
             Call::Shmat => !(remaps(b) && self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE)),
-            Call::Shmdt => !self.hits(a, SEGMENT_PAGES * PAGE) && !(self.attached.grown && self.attached.split),
+            Call::Shmdt => !(self.hits(a, SEGMENT_PAGES * PAGE) || self.attached.grown && self.attached.split),
             Call::Write | Call::Read => !self.hits(a, 1),
             Call::Limit => [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(u64::from).contains(&a),
             Call::Munlock | Call::Munlockall | Call::Msync | Call::DropCapabilities | Call::State | Call::Fork => true,

@@ -9,51 +9,83 @@ use super::program::{Arg, Call, PAGE, Program, Step};
 /// Both sides up to the first call whose answer a seam explains:
 ///
 /// - an mremap(2) that only one side refuses with `EFAULT`: it does not cross seams;
-/// - a move of several regions that both refuse for want of memory, if what follows differs: how far it got before;
 /// - a remap_file_pages(2) that both refuse for different reasons: later kernels of 6.18 mark the regions that have
 ///   ever had guards, as they split and merge them, and refuse with `EINVAL` what another reason would refuse a little
-///   later;
-/// - an mprotect(2) that only one side refuses with `ENOMEM`, under a limit, after a map that failed over what was
-///   mapped there: that has left a seam, and the limit is compared with each region by itself.
+///   later.
+///
+/// Or, if they differ, up to the first call of which a seam may decide how far it got:
+///
+/// - a move of several regions that both refuse for want of memory;
+/// - an mprotect(2) that a side refuses for want of memory, under a limit, after a map that failed over what was
+///   mapped: that has left a seam, and the limit is compared with each region by itself;
+/// - an mprotect(2) after an mlock(2) that met a hole: what that has marked becomes resident when it becomes
+///   writable, but not in an arena (`arena/locks.rs`).
 pub(super) fn up_to_seam(
     program: &Program,
     (mut left, mut right): (Transcript, Transcript),
 ) -> (Transcript, Transcript) {
     let step = |line: &str| program.steps.get(line.split(' ').next()?.parse::<usize>().ok()?);
-    let both = || left.lines.iter().zip(&right.lines);
-    let differing = both().position(|(left, right)| left != right);
-    let agreed = &left.lines[..differing.unwrap_or(left.lines.len().min(right.lines.len()))];
-    let failed_with = |errno: &str, is_such: fn(&Step) -> bool| {
-        agreed.iter().position(|line| line.ends_with(errno) && step(line).is_some_and(is_such))
-    };
-    let is_limited = agreed.iter().any(|line| step(line).is_some_and(|step| step.call == Call::Limit));
-    let is_cut = is_limited && failed_with(" ! ENOMEM", maps_over).is_some();
     let is_seam = |(left, right): (&String, &String)| match step(left).map(|step| step.call) {
         Some(Call::Mremap) => left.ends_with(" ! EFAULT") != right.ends_with(" ! EFAULT"),
         Some(Call::RemapPages) => left.ends_with(" ! EINVAL") && right.contains(" ! ") && !right.ends_with(" ! EINVAL"),
-        Some(Call::Mprotect) => is_cut && left.ends_with(" ! ENOMEM") != right.ends_with(" ! ENOMEM"),
         _ => false,
     };
-    let stuck = failed_with(" ! ENOMEM", moves_several).filter(|_| left != right);
-    if let Some(at) = stuck.or_else(|| both().position(is_seam)) {
+    let mut history = History::default();
+    let decides = |(left, right): (&String, &String)| {
+        let failed = [left, right].map(|line| line.ends_with(NO_MEMORY));
+        step(left).is_some_and(|step| history.decides(step, failed))
+    };
+    let mut both = left.lines.iter().zip(&right.lines);
+    let decided = if left == right { None } else { both.clone().position(decides) };
+    if let Some(at) = decided.or_else(|| both.position(is_seam)) {
         left.lines.truncate(at);
         right.lines.truncate(at);
     }
     (left, right)
 }
 
-/// Whether the call is an mmap(2) that replaces what is there.
-fn maps_over(step: &Step) -> bool {
-    let fixed = u64::from(libc::MAP_FIXED.cast_unsigned());
-    step.call == Call::Mmap && matches!(step.args[3], Arg::Value(flags) if flags & fixed != 0)
+/// How a line ends where there was no memory.
+const NO_MEMORY: &str = " ! ENOMEM";
+
+/// What earlier steps may have left seams for.
+#[derive(Default)]
+struct History {
+    /// There is a limit.
+    limited: bool,
+    /// A map has failed over what was mapped.
+    cut: bool,
+    /// An mlock has met a hole.
+    marked: bool,
 }
 
-/// Whether the call is an mremap(2) that moves more than one page to a place that it names, or that leaves them mapped.
+impl History {
+    /// Takes note of a step that failed for want of memory, or not, on each side. Whether a seam may decide how far
+    /// it got.
+    fn decides(&mut self, step: &Step, failed: [bool; 2]) -> bool {
+        let (both, either) = (failed == [true; 2], failed != [false; 2]);
+        match step.call {
+            Call::Limit => self.limited = true,
+            Call::Mmap => self.cut |= both && maps_over(step),
+            Call::Mlock | Call::Mlock2 => self.marked |= both,
+            Call::Mremap => return both && moves_several(step),
+            Call::Mprotect | Call::PkeyMprotect => return self.marked || either && self.limited && self.cut,
+            _ => {}
+        }
+        false
+    }
+}
+
+/// Whether an mmap(2) replaces what is there.
+fn maps_over(step: &Step) -> bool {
+    let fixed = u64::from(libc::MAP_FIXED.cast_unsigned());
+    matches!(step.args[3], Arg::Value(flags) if flags & fixed != 0)
+}
+
+/// Whether an mremap(2) moves more than one page to a place that it names, or that leaves them mapped.
 fn moves_several(step: &Step) -> bool {
     let flags = u64::from((libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned());
-    step.call == Call::Mremap
-        && matches!(step.args[1..4], [Arg::Value(old), Arg::Value(new), Arg::Value(word)]
-            if word & flags != 0 && old == new && old > PAGE)
+    matches!(step.args[1..4], [Arg::Value(old), Arg::Value(new), Arg::Value(word)]
+        if word & flags != 0 && old == new && old > PAGE)
 }
 
 #[cfg(test)]
@@ -78,20 +110,35 @@ mod tests {
     const MAP_BESIDE: &str = "mmap w+0x1e000 0x9000 0x0 0x22 none 0x0";
     const PROTECT: &str = "mprotect w+0x25000 0x3000 0x2";
     const DONE: &str = "= 0x0";
-    const NO_MEMORY: &str = "! ENOMEM";
+    const REFUSED: &str = "! ENOMEM";
 
     #[test]
     fn a_map_that_fails_over_another_leaves_a_seam_that_limits_meet() {
-        let compared = |steps: [&str; 3], mapped, [host, manager]: [&str; 2]| {
-            compared(&steps, &[DONE, mapped, host], &[DONE, mapped, manager])
+        let compared = |before: [&str; 2], mapped, host: [&str; 2], manager: [&str; 2]| {
+            let (host, manager) = ([DONE, mapped, host[0], host[1]], [DONE, mapped, manager[0], manager[1]]);
+            compared(&[before[0], before[1], PROTECT, "brk w+0x0"], &host, &manager)
         };
-        let cut = [LIMIT, MAP_OVER, PROTECT];
-        assert_eq!(compared(cut, NO_MEMORY, [NO_MEMORY, DONE]), 2);
-        assert_eq!(compared(cut, NO_MEMORY, [DONE, NO_MEMORY]), 2);
-        assert_eq!(compared(cut, DONE, [NO_MEMORY, DONE]), 3, "the map did not fail");
-        assert_eq!(compared(cut, NO_MEMORY, ["! EACCES", DONE]), 3, "another error");
-        assert_eq!(compared([MAP_BESIDE, MAP_OVER, PROTECT], NO_MEMORY, [NO_MEMORY, DONE]), 3, "no limit");
-        assert_eq!(compared([LIMIT, MAP_BESIDE, PROTECT], NO_MEMORY, [NO_MEMORY, DONE]), 3, "nothing was there");
+        let (done, refused, half) = ([DONE; 2], [REFUSED, DONE], [REFUSED, "= 0x1"]);
+        assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, refused, done), 2);
+        assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, done, refused), 2);
+        assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, refused, half), 2, "both, but not as far");
+        assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, refused, refused), 4, "nothing differs");
+        assert_eq!(compared([LIMIT, MAP_OVER], DONE, refused, done), 4, "the map did not fail");
+        assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, ["! EACCES", DONE], done), 4, "another error");
+        assert_eq!(compared([MAP_BESIDE, MAP_OVER], REFUSED, refused, done), 4, "no limit");
+        assert_eq!(compared([LIMIT, MAP_BESIDE], REFUSED, refused, done), 4, "nothing was there");
+    }
+
+    #[test]
+    fn what_an_mlock_has_marked_up_to_a_hole_may_become_resident_with_new_rights() {
+        let compared = |lock, locked, last: [&str; 2]| {
+            compared(&[lock, PROTECT, "brk w+0x0"], &[locked, DONE, last[0]], &[locked, DONE, last[1]])
+        };
+        for lock in ["mlock w+0x0 0x5000", "mlock2 w+0x0 0x5000 0x0"] {
+            assert_eq!(compared(lock, REFUSED, [DONE, "= 0x1"]), 1);
+            assert_eq!(compared(lock, REFUSED, [DONE, DONE]), 3);
+            assert_eq!(compared(lock, DONE, [DONE, "= 0x1"]), 3, "it met no hole");
+        }
     }
 
     #[test]
@@ -103,9 +150,8 @@ mod tests {
 
     #[test]
     fn a_move_that_got_stuck_ends_the_comparison_if_what_follows_differs() {
-        let compared = |mremap, [host, manager]: [&str; 2]| {
-            compared(&[mremap, PROTECT], &[NO_MEMORY, host], &[NO_MEMORY, manager])
-        };
+        let compared =
+            |mremap, [host, manager]: [&str; 2]| compared(&[mremap, PROTECT], &[REFUSED, host], &[REFUSED, manager]);
         let several = "mremap w+0x1000 0x4000 0x4000 0x3 w+0x9000";
         assert_eq!(compared(several, [DONE, "! EACCES"]), 0);
         assert_eq!(compared(several, [DONE, DONE]), 2);
