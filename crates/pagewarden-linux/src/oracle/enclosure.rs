@@ -159,10 +159,20 @@ impl Enclosure {
 
     /// The part of a region that lies in the range.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
-        // The heap starts in the range; what it has become one with outside is no part of it.
-        let name = if line.start < START && line.name == "[heap]" { "" } else { line.name };
+        // A region around both ends of an empty heap is called so, but the heap starts where the range does: without
+        // the part that lies outside this region would not be.
+        let is_wide = line.start < START && line.name == "[heap]";
+        let name = if is_wide && program_break() <= START { "" } else { line.name };
         let clipped = MapLine { start: line.start.max(START), end: line.end.min(END), name, ..line };
         (clipped.start < clipped.end).then_some(clipped)
+    }
+}
+
+fn program_break() -> u64 {
+    // SAFETY: a break of 0 only asks.
+    match unsafe { raw::syscall(libc::SYS_brk, [0; 6]) } {
+        Outcome::Value(end) => end,
+        _ => 0,
     }
 }
 
