@@ -65,7 +65,7 @@ fn shaped(guard: u64, sizes: &[usize], fanout: usize, pieces: &mut dyn Iterator<
         level = Vec::new();
         while children.len() > 0 {
             let count = children.len().min(fanout);
-            let inner = Inner::collect(&mut children, count, guard);
+            let inner = Inner::collect(&mut children, count, guard).unwrap();
             level.push(Child { summary: inner.summary(guard), node: Node::inner(inner).unwrap() });
         }
     }

@@ -118,7 +118,7 @@ impl Draft {
         let high = inner.spans.rank_first(self.hi).saturating_sub(1).max(low);
         let list = if high > low {
             self.rejoin(&inner.children[low], &inner.children[high], guard)?
-        } else if let Some(list) = self.change(&mut inner.children[low], INNER_LEAST, guard)? {
+        } else if let Some(list) = self.change(inner.children.unshare(low)?, INNER_LEAST, guard)? {
             list
         } else {
             let summary = inner.children[low].summary(guard);
@@ -126,12 +126,12 @@ impl Draft {
             return Ok(None);
         };
         let (at, list) = mend_beside(inner, low..high + 1, list, guard)?;
-        let len = inner.children.len() - at.len() + list.len();
+        let len = inner.spans.len() - at.len() + list.len();
         if (least..=INNER_LEN).contains(&len) {
-            inner.splice(at, list, guard);
+            inner.splice(at, &list, guard)?;
             return Ok(None);
         }
-        let tail = inner.children(at.end..inner.children.len());
+        let tail = inner.children(at.end..inner.spans.len());
         let mut all = gather(inner.children(0..at.start), list.len() + tail.len())?;
         all.extend(list);
         all.extend(tail);
@@ -152,7 +152,7 @@ impl Draft {
         let high = right.spans.rank_first(self.hi).saturating_sub(1);
         let joined = self.rejoin(&left.children[low], &right.children[high], guard)?;
         let may_lack = joined.len() == 1;
-        let tail = right.children(high + 1..right.children.len());
+        let tail = right.children(high + 1..right.spans.len());
         let mut list = gather(left.children(0..low), joined.len() + tail.len())?;
         list.extend(joined);
         list.extend(tail);
@@ -191,7 +191,7 @@ fn mend_beside(
     guard: u64,
 ) -> Result<(Range<usize>, Vec<Child>), Errno> {
     let [only] = list.as_slice() else { return Ok((at, list)) };
-    if !lacks(only) || at.len() == inner.children.len() {
+    if !lacks(only) || at.len() == inner.spans.len() {
         return Ok((at, list));
     }
     try_reserve(&mut list, 1)?;
@@ -274,7 +274,7 @@ fn inners(children: Vec<Child>, guard: u64) -> Result<Vec<Child>, Errno> {
     let mut children = children.into_iter();
     while children.len() > 0 {
         let len = share(children.len(), INNER_LEN);
-        let inner = Inner::collect(&mut children, len, guard);
+        let inner = Inner::collect(&mut children, len, guard)?;
         list.push(Child { summary: inner.summary(guard), node: Node::inner(inner)? });
     }
     Ok(list)
@@ -297,7 +297,7 @@ fn grow_root(mut level: Vec<Child>, guard: u64) -> Result<Option<Child>, Errno> 
     }
     let Some(mut root) = level.pop() else { return Ok(None) };
     while let Node::Inner(inner) = &root.node
-        && inner.children.len() == 1
+        && inner.spans.len() == 1
     {
         root = inner.child(0);
     }

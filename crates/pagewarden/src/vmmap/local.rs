@@ -143,10 +143,10 @@ pub(super) fn edit_leaf(
             Node::Leaf(leaf) => break unshare(leaf)?,
             Node::Inner(inner) => {
                 let inner = unshare(inner)?;
-                let slot = path.rank_end(&inner.spans, depth, page).min(inner.children.len() - 1);
+                let slot = path.rank_end(&inner.spans, depth, page).min(inner.spans.len() - 1);
                 place.enter(&inner.spans, slot);
                 older = Summary { span: inner.spans.span(slot), gap: inner.gaps[slot] };
-                node = &mut inner.children[slot];
+                node = inner.children.unshare(slot)?;
                 depth += 1;
             }
         }
@@ -174,10 +174,10 @@ fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mu
         *known = newest;
         return;
     };
-    let (slot, inner) = (usize::from(slot).min(inner.children.len() - 1), Arc::make_mut(inner));
+    let (slot, inner) = (usize::from(slot).min(inner.spans.len() - 1), Arc::make_mut(inner));
     let older = Summary { span: inner.spans.span(slot), gap: inner.gaps[slot] };
     let mut newer = older;
-    summarize(&mut inner.children[slot], path, newest, (&mut newer, guard));
+    summarize(inner.children.unshared(slot), path, newest, (&mut newer, guard));
     if newer != older {
         let gaps = inner.note(slot, newer, guard);
         *known = inner.renew(known.gap, gaps, guard);

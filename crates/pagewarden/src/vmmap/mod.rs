@@ -35,6 +35,7 @@
 
 #[cfg(test)]
 mod borders;
+mod children;
 mod classes;
 mod diff;
 mod edit;

@@ -9,6 +9,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 
 use super::Entry;
+use super::children::Children;
 use super::classes::{Classes, SizeClass};
 use super::spans::{Span, Spans};
 use crate::addr::{PageCount, PageRange};
@@ -70,7 +71,7 @@ pub(super) struct Inner {
     pub(super) gaps: [u64; INNER_LEN],
     /// The larger of that and the gap just below the child.
     pub(super) classes: Classes,
-    pub(super) children: ArrayVec<Node, INNER_LEN>,
+    pub(super) children: Children,
 }
 
 impl Leaf {
@@ -151,7 +152,7 @@ impl Leaf {
 
 impl Inner {
     /// An inner node over the next `len` of `list`.
-    pub(super) fn collect(list: &mut impl Iterator<Item = Child>, len: usize, guard: u64) -> Self {
+    pub(super) fn collect(list: &mut impl Iterator<Item = Child>, len: usize, guard: u64) -> Result<Self, Errno> {
         let mut spans = Spans::EMPTY;
         spans.open(0, len);
         let (mut gaps, mut classes) = ([0; INNER_LEN], Classes::EMPTY);
@@ -161,8 +162,8 @@ impl Inner {
             classes.set(slot, gaps[slot].max(spans.gap_below(slot, guard)));
             child.node
         };
-        let children = list.take(len).enumerate().map(place).collect();
-        Self { spans, gaps, classes, children }
+        let children = Children::collect(list.take(len).enumerate().map(place))?;
+        Ok(Self { spans, gaps, classes, children })
     }
 
     pub(super) fn child(&self, slot: usize) -> Child {
@@ -176,14 +177,14 @@ impl Inner {
 
     /// The child whose pages, or the gap before them, hold `page`; the last child for all pages above.
     pub(super) fn route(&self, page: u64) -> usize {
-        self.spans.rank_end(page).min(self.children.len() - 1)
+        self.spans.rank_end(page).min(self.spans.len() - 1)
     }
 
     /// Pages in the largest gap between two regions under this node; there is one of `least` pages.
     #[inline]
     fn max_gap(&self, guard: u64, least: u64) -> u64 {
         let class = SizeClass::of(least);
-        let (mut top, mut largest) = (self.children.len(), least);
+        let (mut top, mut largest) = (self.spans.len(), least);
         while let Some(slot) = self.classes.highest(class, top) {
             debug_assert!(slot < top, "the search goes down");
             largest = largest.max(self.gaps[slot]).max(self.spans.gap_below(slot, guard));
@@ -221,22 +222,23 @@ impl Inner {
         }
     }
 
-    /// Puts `list` in the place of the children in `at`; there must be room.
-    pub(super) fn splice(&mut self, at: Range<usize>, list: Vec<Child>, guard: u64) {
+    /// Puts `list` in the place of the children in `at`; there must be room. Without memory, nothing is changed.
+    pub(super) fn splice(&mut self, at: Range<usize>, list: &[Child], guard: u64) -> Result<(), Errno> {
+        let children = self.children.spliced(at.clone(), list.iter().map(|child| child.node.clone()))?;
         let (start, count) = (at.start, list.len());
-        let (len, after) = (self.children.len(), self.children.len() - at.len() + count);
+        let (len, after) = (self.spans.len(), children.len());
         self.gaps.copy_within(at.end..len, start + count);
         self.gaps[after..].fill(0);
-        self.children.drain(at.clone());
         self.spans.close(at);
         self.spans.open(start, count);
         for (slot, child) in (start..).zip(list) {
             self.spans.set(slot, child.summary.span);
             self.gaps[slot] = child.summary.gap;
-            self.children.insert(slot, child.node);
         }
         self.classes = Classes::EMPTY;
         self.classify(0..after, guard);
+        self.children = children;
+        Ok(())
     }
 
     /// Checks this node and what is under it; gives its height and the number of its regions.
@@ -244,6 +246,7 @@ impl Inner {
         let Self { spans, gaps, classes, children } = self;
         let len = children.len();
         assert_eq!(spans.len(), len, "bounds without children");
+        children.check();
         spans.check();
         assert!(gaps[len..].iter().all(|&gap| gap == 0), "gaps of unused slots");
         for (slot, &inside) in gaps.iter().enumerate() {
@@ -279,7 +282,7 @@ impl Node {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Leaf(leaf) => leaf.regions.len(),
-            Self::Inner(inner) => inner.children.len(),
+            Self::Inner(inner) => inner.spans.len(),
         }
     }
 
