@@ -1,5 +1,7 @@
 //! Size classes of the gaps at the children of a node: which of them a search has to look into.
 
+use core::ops::Range;
+
 use super::node::INNER_LEN;
 
 /// A byte for each slot of an inner node: the size class of the largest gap just below the child or inside it;
@@ -41,6 +43,32 @@ impl Classes {
         None
     }
 
+    /// The highest of all `len` slots where there may be a gap of class `wanted` or higher, which is not that of no gap.
+    #[inline]
+    pub(super) fn highest_of_all(&self, wanted: SizeClass, len: usize) -> Option<usize> {
+        const HALF: usize = INNER_LEN / 2;
+        // Small gaps are everywhere: then the rest of the way does not wait for the search.
+        let last = len.checked_sub(1)?;
+        if self.0[last] >= wanted.0 {
+            return Some(last);
+        }
+        // Unused slots have no gap, so that the search does not wait for how many there are.
+        let search = |words: Range<usize>| {
+            words.rev().find_map(|word| {
+                let fits = self.at_least(word, wanted);
+                (fits != 0).then(|| word * 8 + fits.ilog2() as usize / 8)
+            })
+        };
+        let high = if len > HALF { search(HALF / 8..INNER_LEN / 8) } else { None };
+        high.or_else(|| search(0..HALF / 8))
+    }
+
+    /// The highest class of all.
+    #[inline]
+    pub(super) fn largest(&self) -> SizeClass {
+        SizeClass(self.0.iter().copied().fold(0, u8::max))
+    }
+
     /// The lowest slot from `bottom` on where there may be a gap of class `wanted` or higher.
     #[inline]
     pub(super) fn lowest(&self, wanted: SizeClass, bottom: usize) -> Option<usize> {
@@ -70,7 +98,7 @@ impl Classes {
 
 /// The number of bits of a count of pages: gaps of one class are less than twice as large as each other, those of a
 /// higher class larger.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SizeClass(u8);
 
 impl SizeClass {

@@ -81,9 +81,14 @@ impl Search {
                 }
             };
             let spans = &inner.spans;
-            let mut top = self.top(spans);
+            let is_all = spans.first(spans.len() - 1) < self.window.end;
+            let mut next = if is_all {
+                inner.classes.highest_of_all(self.class, spans.len())
+            } else {
+                inner.classes.highest(self.class, self.top(spans))
+            };
             node = loop {
-                let slot = inner.classes.highest(self.class, top)?;
+                let slot = next?;
                 if spans.end(slot) <= self.window.low {
                     return None;
                 }
@@ -99,7 +104,7 @@ impl Search {
                 if let Some(gap) = self.fit_below(spans, slot) {
                     return Some(gap);
                 }
-                top = slot;
+                next = inner.classes.highest(self.class, slot);
             };
         }
     }

@@ -183,7 +183,11 @@ impl Inner {
     /// Pages in the largest gap between two regions under this node; there is one of `least` pages.
     #[inline]
     fn max_gap(&self, guard: u64, least: u64) -> u64 {
-        let class = SizeClass::of(least);
+        // Gaps of lower classes are smaller.
+        let class = self.classes.largest();
+        if class < SizeClass::of(least) {
+            return least;
+        }
         let (mut top, mut largest) = (self.spans.len(), least);
         while let Some(slot) = self.classes.highest(class, top) {
             debug_assert!(slot < top, "the search goes down");
