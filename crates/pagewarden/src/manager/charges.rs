@@ -18,15 +18,22 @@ impl Charges {
     /// Charges what `state` needs more than is held. If an account refuses, what was raised before stays
     /// until [`Self::lower_to`] settles with the state in force.
     pub(super) fn raise_to(&self, state: &State) -> Result<(), OverLimit> {
-        self.0
-            .iter()
-            .try_for_each(|charge| charge.raise(state.charged(charge.resource()).saturating_sub(charge.amount())))
+        self.0.iter().try_for_each(|charge| {
+            // Most requests move one or two of the amounts, and the accounts are shared: the others are left alone.
+            match state.charged(charge.resource()).saturating_sub(charge.amount()) {
+                0 => Ok(()),
+                more => charge.raise(more),
+            }
+        })
     }
 
     /// Gives back what is held beyond what `state` needs.
     pub(super) fn lower_to(&self, state: &State) {
         for charge in &self.0 {
-            charge.give_back(charge.amount().saturating_sub(state.charged(charge.resource())));
+            let over = charge.amount().saturating_sub(state.charged(charge.resource()));
+            if over > 0 {
+                charge.give_back(over);
+            }
         }
     }
 

@@ -183,9 +183,9 @@ impl Inner {
     /// Pages in the largest gap between two regions under this node; there is one of `least` pages.
     #[inline]
     fn max_gap(&self, guard: u64, least: u64) -> u64 {
-        // Gaps of lower classes are smaller.
+        // Gaps of lower classes are smaller, and those of the lowest are none.
         let class = self.classes.largest();
-        if class < SizeClass::of(least) {
+        if class < SizeClass::of(least.max(1)) {
             return least;
         }
         let (mut top, mut largest) = (self.spans.len(), least);
