@@ -73,7 +73,7 @@ impl Children {
         Ok(&mut unshare(&mut self.groups[slot / GROUP_LEN])?[slot % GROUP_LEN])
     }
 
-    /// The node in `slot`, for a change that follows another: no other version has its group.
+    /// The node in `slot`, for a change that follows another: nobody has its group since.
     #[inline]
     pub(super) fn unshared(&mut self, slot: usize) -> &mut Node {
         let group = &mut self.groups[slot / GROUP_LEN];
@@ -91,13 +91,19 @@ impl Children {
         Ok(children)
     }
 
+    /// Where each group is, and its size.
+    #[cfg(test)]
+    pub(super) fn groups(&self) -> impl Iterator<Item = (*const u8, usize)> {
+        self.groups.iter().map(|group| (Arc::as_ptr(group).cast(), size_of::<Group>()))
+    }
+
     /// Checks how the groups are filled.
     ///
     /// # Panics
     /// If it is wrong.
     pub(super) fn check(&self) {
         let Some((last, full)) = self.groups.split_last() else { return };
-        assert!(full.iter().all(|group| group.is_full()), "a group that is not full, and not the last");
+        assert!(full.iter().all(|group| group.is_full()), "a group before the last that is not full");
         assert!(!last.is_empty(), "an empty group");
     }
 }
@@ -108,5 +114,90 @@ impl Index<usize> for Children {
     #[inline]
     fn index(&self, slot: usize) -> &Node {
         &self.groups[slot / GROUP_LEN][slot % GROUP_LEN]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::super::node::{Leaf, Piece};
+    use super::*;
+    use crate::prot::Prot;
+    use crate::region::Region;
+
+    /// A leaf that is known by its first page.
+    fn leaf(page: u64) -> Node {
+        let piece = Piece { first: page, end: page + 1, region: Region::anonymous(Prot::READ) };
+        Node::leaf(Leaf::collect(&mut [piece].into_iter(), 1)).unwrap()
+    }
+
+    fn page(node: &Node) -> u64 {
+        let Node::Leaf(leaf) = node else { panic!("only leaves were put in") };
+        leaf.spans.first(0)
+    }
+
+    fn pages(children: &Children) -> Vec<u64> {
+        children.iter().map(page).collect()
+    }
+
+    fn compare(children: &Children, list: &[u64]) {
+        children.check();
+        assert_eq!(pages(children), list);
+        assert_eq!(children.len(), list.len());
+        assert!((0..list.len()).all(|slot| page(&children[slot]) == list[slot]));
+        assert_eq!(children.get(list.len()).map(page), None);
+    }
+
+    /// One change of a list: where, how many are taken out, how many put in, and whether an older version stays.
+    type Change = (usize, usize, usize, bool);
+
+    proptest! {
+        #[test]
+        fn behave_as_a_list_and_leave_older_versions_alone(
+            len in 0..=INNER_LEN,
+            changes in prop::collection::vec(any::<Change>(), 1..20),
+        ) {
+            let mut fresh = 0..;
+            let mut list: Vec<u64> = fresh.by_ref().take(len).collect();
+            let mut children = Children::collect(list.iter().map(|&page| leaf(page))).unwrap();
+            let mut older: Vec<(Children, Vec<u64>)> = Vec::new();
+            for (at, gone, come, is_kept) in changes {
+                if is_kept {
+                    older.push((children.clone(), list.clone()));
+                }
+                let at = at % (list.len() + 1);
+                let gone = at..at + gone % (list.len() - at + 1);
+                let come: Vec<u64> = fresh.by_ref().take(come % (INNER_LEN - list.len() + gone.len() + 1)).collect();
+                children = children.spliced(gone.clone(), come.iter().map(|&page| leaf(page))).unwrap();
+                list.splice(gone, come);
+                if let Some(slot) = list.len().checked_sub(1) {
+                    let (slot, new) = (at.min(slot), fresh.next().unwrap());
+                    *children.unshare(slot).unwrap() = leaf(new);
+                    list[slot] = new;
+                }
+                compare(&children, &list);
+            }
+            older.iter().for_each(|(children, list)| compare(children, list));
+        }
+    }
+
+    #[test]
+    fn a_change_copies_one_group_and_only_if_it_is_shared() {
+        let mut children = Children::collect((0..20).map(leaf)).unwrap();
+        let groups = |children: &Children| children.groups().map(|group| group.0).collect::<Vec<_>>();
+        let before = groups(&children);
+        *children.unshare(9).unwrap() = leaf(100);
+        assert_eq!(groups(&children), before, "nobody else has the groups");
+        let older = children.clone();
+        *children.unshare(9).unwrap() = leaf(200);
+        let after = groups(&children);
+        assert_eq!([before[0] == after[0], before[1] == after[1], before[2] == after[2]], [true, false, true]);
+        assert_eq!((page(&older[9]), page(&children[9])), (100, 200));
+        // What is put in above them leaves full groups shared.
+        let longer = children.spliced(17..17, [leaf(300)].into_iter()).unwrap();
+        assert_eq!(groups(&longer)[..2], after[..2]);
     }
 }

@@ -107,3 +107,32 @@ impl SizeClass {
         Self((u64::BITS - pages.leading_zeros()) as u8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn searches_find_what_a_walk_finds(
+            gaps in prop::collection::vec(prop_oneof![Just(0u64), 1u64..9, any::<u64>()], 1..=INNER_LEN),
+            wanted in prop_oneof![1u64..9, any::<u64>().prop_map(|pages| pages.max(1))],
+            from in 0..=INNER_LEN,
+        ) {
+            let mut classes = Classes::EMPTY;
+            gaps.iter().enumerate().for_each(|(slot, &pages)| classes.set(slot, pages));
+            let wanted = SizeClass::of(wanted);
+            let fits: Vec<usize> = (0..gaps.len()).filter(|&slot| SizeClass::of(gaps[slot]) >= wanted).collect();
+            let from = from.min(gaps.len());
+            prop_assert_eq!(classes.highest_of_all(wanted, gaps.len()), fits.last().copied());
+            prop_assert_eq!(classes.highest(wanted, from), fits.iter().rfind(|&&slot| slot < from).copied());
+            prop_assert_eq!(classes.lowest(wanted, from), fits.iter().find(|&&slot| slot >= from).copied());
+            let largest = gaps.iter().map(|&pages| SizeClass::of(pages)).max();
+            prop_assert!(Some(classes.largest()) == largest);
+        }
+    }
+}
