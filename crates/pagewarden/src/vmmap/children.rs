@@ -1,8 +1,9 @@
 //! The children of an inner node, in groups that versions share.
 //!
-//! Copying an inner node raises one reference count for each child, and dropping the copy lowers it: atomic
-//! operations, and most of what a new version of a large map cost when children were shared one by one. So children
-//! are shared in groups. A copy counts its groups; a change counts the nodes of the one group that it has to copy.
+//! Were children shared one by one, copying an inner node would raise a reference count for each of them, and dropping
+//! the older version lower it again: atomic operations on as many cache lines. So they are shared in groups. A copy
+//! counts its groups; a change counts the nodes of the one group that it has to copy. A look-up pays for it with one
+//! pointer more to follow.
 //!
 //! ```text
 //! slots   0 .. 7   8 .. 15   16 .. 18         slot = GROUP_LEN * group + place

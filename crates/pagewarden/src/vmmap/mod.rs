@@ -14,6 +14,9 @@
 //!                                         and whether its first region grows down
 //! ```
 //!
+//! An inner node has its children in groups of eight, which versions share as well (`children`): to copy the node is to
+//! count its groups and to copy the one that changes.
+//!
 //! A parent knows each child's bounds and largest gap; gaps between children follow from their bounds. A gap
 //! below a region that grows down is counted without the guard, in the search as in the summaries. So every
 //! operation is O(log n) plus the regions that it names, the gap search too; recursion is as deep as the tree
@@ -27,7 +30,8 @@
 //! anyway.
 //!
 //! Invariants, all recomputed by [`Vmmap::check_invariants`]: leaves are equally deep; every node but the root
-//! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing.
+//! is at least a quarter full; what a parent knows of a child is what the child says; unused slots hold nothing; all
+//! groups of a node but the last are full.
 //!
 //! Running out of memory is an error and leaves the map as it was. `Arc::try_new` is not stable, so before each node
 //! the same amount is asked of the allocator in a way that may fail, and given back: only if another thread takes it
