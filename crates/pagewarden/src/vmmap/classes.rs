@@ -43,7 +43,7 @@ impl Classes {
         None
     }
 
-    /// The highest of all `len` slots where there may be a gap of class `wanted` or higher, which is not that of no gap.
+    /// The highest of all `len` slots where there may be a gap of class `wanted`, not that of no gap, or higher.
     #[inline]
     pub(super) fn highest_of_all(&self, wanted: SizeClass, len: usize) -> Option<usize> {
         const HALF: usize = INNER_LEN / 2;

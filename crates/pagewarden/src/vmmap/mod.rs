@@ -34,7 +34,7 @@
 //! groups of a node but the last are full.
 //!
 //! Running out of memory is an error and leaves the map as it was. `Arc::try_new` is not stable, so before each node
-//! the same amount is asked of the allocator in a way that may fail, and given back: only if another thread takes it
+//! and each group the same amount is asked of the allocator in a way that may fail, and given back: only if another thread takes it
 //! in between does the global allocation error handler have the last word.
 
 #[cfg(test)]
