@@ -223,3 +223,39 @@ fn a_call_whose_host_call_fails_has_no_effect() {
 fn what_a_host_call_has_unmapped_before_it_failed_is_gone_from_the_map() {
     run_all(Loss::Target);
 }
+
+#[test]
+fn pages_are_not_lost_whatever_fails_while_they_are_carried() {
+    const PAGES: u64 = 4;
+    let mut calls = 0;
+    for loss in [Loss::Nothing, Loss::Target] {
+        for left in 0..20 {
+            let arena = Arena::new(&ArenaOptions { size: 32 * PAGE_SIZE, ..ArenaOptions::default() }).unwrap();
+            let memory = Memory::new();
+            let start = arena.range().start().as_u64();
+            let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED;
+            let len = 32 * PAGE_SIZE;
+            let source = MapSource::Anonymous;
+            arena.call(&Request::Mmap(MmapRequest { addr: start, len, prot: RW, flags, source, offset: 0 })).unwrap();
+            let kept = PAGES * PAGE_SIZE;
+            arena.call(&Request::Munmap { addr: start + kept, len: len - kept }).unwrap();
+            write_all(&arena, &memory, &mut Numbers(7));
+            let words: Vec<u64> = (0..PAGES).map(|page| memory.word(start / PAGE_SIZE + page)).collect();
+            arm(left, loss);
+            let flags = RemapFlags::MAY_MOVE | RemapFlags::FIXED;
+            let new_addr = start + 16 * PAGE_SIZE;
+            let (old_len, new_len) = (kept, 2 * kept);
+            let answer = arena.call(&Request::Mremap(MremapRequest { addr: start, old_len, new_len, flags, new_addr }));
+            let has_failed = disarm();
+            arena.verify().unwrap_or_else(|words| panic!("host call {left}: {words}"));
+            let at = if answer.is_ok() { new_addr } else { start } / PAGE_SIZE;
+            let found: Vec<u64> = (0..PAGES).map(|page| memory.word(at + page)).collect();
+            assert_eq!(found, words, "host call {left}, {loss:?}");
+            if !has_failed {
+                break;
+            }
+            calls += 1;
+        }
+    }
+    assert!(calls > 2 * 6, "{calls}: open, copy, ask, guards off, register, move, guards on");
+}

@@ -29,6 +29,7 @@
 //! One mutex an arena, held for a whole call and over fork; nothing else is locked under it. A thread that panics
 //! with the lock held leaves the state as it was or as it was to be, and the next call goes on with that.
 
+mod carrier;
 mod contents;
 mod files;
 mod fork;

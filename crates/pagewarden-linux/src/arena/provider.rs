@@ -19,6 +19,7 @@ use pagewarden::{
     VirtAddr,
 };
 
+use super::carrier::Carrier;
 use super::reservation::{Mapping, Reservation};
 use super::warm::{self, WarmPages};
 use crate::traced::files::is_write_sealed;
@@ -49,6 +50,7 @@ pub struct ArenaProvider {
     pub(super) memory: Reservation,
     pub(super) accounting: Accounting,
     pub(super) warm: WarmPages,
+    pub(super) carrier: Carrier,
     /// How new pages are locked, after mlockall with `MCL_FUTURE`.
     pub(super) lock_future: Option<Lock>,
     pub(super) call: Option<FileCall>,
@@ -107,7 +109,8 @@ impl ArenaProvider {
     /// A platform over `memory`, all of which is vacant.
     pub(super) fn new(memory: Reservation, accounting: Accounting) -> Self {
         let warm = WarmPages::default();
-        Self { memory, accounting, warm, lock_future: None, call: None, keys: Vec::new(), lost: None }
+        let carrier = Carrier::default();
+        Self { memory, accounting, warm, carrier, lock_future: None, call: None, keys: Vec::new(), lost: None }
     }
 
     /// Where operations may act.
