@@ -6,6 +6,8 @@
 //! A registered place does not unite with what is around it, so there are few.
 //!
 //! The descriptor is opened by the first move that it is of use to, and lies far above those that a program counts on.
+//! A guest that registers such memory with a userfaultfd of its own is told `EBUSY`.
+//!
 //! Whatever goes wrong, the caller moves pages as ever: without the descriptor (no such call, no permission, somebody
 //! has closed it) nothing is lost but time.
 

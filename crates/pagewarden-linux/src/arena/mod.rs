@@ -11,7 +11,7 @@
 //! more before the host is called.
 //!
 //! `reservation` owns the range and makes the host calls, `provider` turns operations into them (with `warm`,
-//! `moves`, `locks`, `keys` and `contents`), `files` knows this process's descriptors, `fork` makes children.
+//! `moves`, `carrier`, `locks`, `keys` and `contents`), `files` knows this process's descriptors, `fork` makes children.
 //!
 //! # Soundness
 //! Pages of the arena change under whoever looks at them: a guest may unmap what it likes. What makes this safe is

@@ -4,6 +4,9 @@
 //! stays mapped (`MREMAP_DONTUNMAP`) and is made vacant, and pages grow by mapping more after them. What has no
 //! descriptor to map more of (files, shared memory) is grown by the host in a place outside of the arena that the
 //! host chooses, and comes back from there.
+//!
+//! A few plain pages that go to warm ones change place with no change to the host's mappings (`carrier`), if the host
+//! lets them.
 
 use pagewarden::linux::Advice;
 use pagewarden::provider::{Contents, Source};
