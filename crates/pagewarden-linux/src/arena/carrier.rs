@@ -40,8 +40,20 @@ const UFFDIO_REGISTER: u64 = 0xc020_aa00;
 const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
 const UFFDIO_MOVE: u64 = 0xc028_aa05;
 
+/// How an arena has the host move pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PageMoves {
+    /// By whatever is fastest, a userfaultfd(2) among it, which the first move that profits opens: number 900 or above,
+    /// closed at exec, and no fault is ever reported to it.
+    #[default]
+    Fastest,
+    /// By mremap(2) alone, for a process that is ended if it makes other calls, or has a userfaultfd of its own on the
+    /// arena.
+    ByMremap,
+}
+
 /// Takes pages from one place to another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Carrier {
     descriptor: Descriptor,
     /// What may be registered, oldest first; no two overlap. All that is registered lies in one of these.
@@ -49,34 +61,68 @@ pub(super) struct Carrier {
     failures: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Descriptor {
     /// Nobody has asked.
-    #[default]
     Untried,
-    Open(OwnedFd),
+    Open(Opened),
     /// Not to be had, or of no use.
     Off,
 }
 
+#[derive(Debug)]
+struct Opened {
+    fd: OwnedFd,
+    /// The process whose memory it is for.
+    owner: u32,
+}
+
 impl Carrier {
+    /// A carrier that has registered nothing.
+    pub(super) const fn new(moves: PageMoves) -> Self {
+        let descriptor = match moves {
+            PageMoves::Fastest => Descriptor::Untried,
+            PageMoves::ByMremap => Descriptor::Off,
+        };
+        Self { descriptor, places: Vec::new(), failures: 0 }
+    }
+
+    /// The carrier of a child.
+    pub(super) const fn fork(&self) -> Self {
+        Self::new(if matches!(self.descriptor, Descriptor::Off) { PageMoves::ByMremap } else { PageMoves::Fastest })
+    }
+
     /// Whether it is worth trying.
     pub(super) fn is_ready(&mut self) -> bool {
+        self.leave_parent();
         if let Descriptor::Untried = self.descriptor {
             self.descriptor = open().map_or(Descriptor::Off, Descriptor::Open);
         }
         matches!(self.descriptor, Descriptor::Open(_))
     }
 
+    fn fd(&self) -> Option<&OwnedFd> {
+        match &self.descriptor {
+            Descriptor::Open(opened) => Some(&opened.fd),
+            Descriptor::Untried | Descriptor::Off => None,
+        }
+    }
+
+    /// Gives up a descriptor that is for another process. What is registered there is not in a child.
+    fn leave_parent(&mut self) {
+        if matches!(&self.descriptor, Descriptor::Open(opened) if opened.owner != std::process::id()) {
+            *self = self.fork();
+        }
+    }
+
     /// Moves the pages of `from` to the start of `to`, where nothing is in them; both are plain memory that may be
     /// written. Gives the bytes that have come there, from the first on. What was in the way of the others may lie
     /// in any of them.
     pub(super) fn carry(&mut self, memory: &Reservation, from: PageRange, to: PageRange) -> u64 {
-        let Descriptor::Open(fd) = &self.descriptor else { return 0 };
-        let mut carried = carry(fd, memory, from, to);
+        let try_to = |this: &Self| this.fd().map_or(0, |fd| move_pages(fd, memory, from, to));
+        let mut carried = try_to(self);
         if carried == 0 && self.register(memory, to).is_ok() {
-            let Descriptor::Open(fd) = &self.descriptor else { return 0 };
-            carried = carry(fd, memory, from, to);
+            carried = try_to(self);
         }
         if carried == from.bytes() {
             self.failures = 0;
@@ -89,7 +135,7 @@ impl Carrier {
     /// Registers `place`, and forgets the oldest if there are too many.
     fn register(&mut self, memory: &Reservation, place: PageRange) -> Result<(), Errno> {
         memory.check(place)?;
-        let Descriptor::Open(fd) = &self.descriptor else { return Err(Errno::NoSys) };
+        let fd = self.fd().ok_or(Errno::NoSys)?;
         control(fd, UFFDIO_REGISTER, &mut [place.start().as_u64(), place.bytes(), MODE_WRITE_PROTECT, 0])?;
         self.cut(place);
         self.places.push(place);
@@ -104,6 +150,7 @@ impl Carrier {
     /// several of its mappings move at once it stops at a registered one, and has moved those before it.
     pub(super) fn release(&mut self, range: PageRange) {
         if self.places.iter().any(|place| place.intersects(range)) {
+            self.leave_parent();
             self.cut(range).into_iter().for_each(|part| self.forget(part));
         }
     }
@@ -118,7 +165,7 @@ impl Carrier {
 
     /// Makes a place, which is in the list no more, a part of what is around it again.
     fn forget(&mut self, place: PageRange) {
-        let Descriptor::Open(fd) = &self.descriptor else { return };
+        let Some(fd) = self.fd() else { return };
         if control(fd, UFFDIO_UNREGISTER, &mut [place.start().as_u64(), place.bytes()]).is_err() {
             // Something else is there by now, or there is no memory. With its descriptor the host forgets all places.
             self.places.clear();
@@ -137,12 +184,13 @@ impl Carrier {
 }
 
 /// Opens a descriptor that can move pages.
-fn open() -> Option<OwnedFd> {
+fn open() -> Option<Opened> {
     let flags = u64::from(libc::O_CLOEXEC.unsigned_abs()) | USER_MODE_ONLY;
     let low = owned(libc::SYS_userfaultfd, [flags, 0, 0, 0, 0, 0])?;
     control(&low, UFFDIO_API, &mut [API, FEATURE_MOVE, 0]).ok()?;
     let number = u64::from(low.as_raw_fd().unsigned_abs());
-    owned(libc::SYS_fcntl, [number, u64::from(libc::F_DUPFD_CLOEXEC.unsigned_abs()), LOWEST_FD, 0, 0, 0])
+    let fd = owned(libc::SYS_fcntl, [number, u64::from(libc::F_DUPFD_CLOEXEC.unsigned_abs()), LOWEST_FD, 0, 0, 0])?;
+    Some(Opened { fd, owner: std::process::id() })
 }
 
 /// The descriptor that a call makes.
@@ -155,7 +203,7 @@ fn owned(number: libc::c_long, args: [u64; 6]) -> Option<OwnedFd> {
 }
 
 /// Gives the bytes that were moved.
-fn carry(fd: &OwnedFd, memory: &Reservation, from: PageRange, to: PageRange) -> u64 {
+fn move_pages(fd: &OwnedFd, memory: &Reservation, from: PageRange, to: PageRange) -> u64 {
     if memory.check(from).is_err() || memory.check(to).is_err() || to.bytes() < from.bytes() {
         return 0;
     }

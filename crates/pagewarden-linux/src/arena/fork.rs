@@ -76,6 +76,7 @@ impl ArenaProvider {
     fn hand_over(&mut self) -> Self {
         let mut provider = Self::new(self.memory.hand_over(), self.accounting);
         provider.keys = std::mem::take(&mut self.keys);
+        provider.carrier = self.carrier.fork();
         provider
     }
 }

@@ -44,6 +44,7 @@ mod reservation;
 mod verify;
 mod warm;
 
+pub use carrier::PageMoves;
 pub use fork::Fork;
 pub use provider::ArenaProvider;
 
@@ -60,6 +61,7 @@ use pagewarden::{
 };
 
 use crate::traced::import;
+use carrier::Carrier;
 use files::OwnFiles;
 use provider::{Accounting, FileCall};
 use reservation::Reservation;
@@ -75,6 +77,8 @@ pub struct ArenaOptions {
     pub policy: Policy,
     /// Most committed memory, in bytes.
     pub commit_limit: Option<u64>,
+    /// How pages are moved.
+    pub moves: PageMoves,
 }
 
 /// Why there is no arena.
@@ -114,7 +118,9 @@ impl Arena {
         let config = config(range, options).map_err(|_| ArenaError::Host(Errno::Io))?;
         let is_strict = import::number_in("/proc/sys/vm/overcommit_memory") == Some(2);
         let accounting = if is_strict { Accounting::Strict } else { Accounting::Loose };
-        let manager = PageManager::new(config, ArenaProvider::new(memory, accounting));
+        let mut provider = ArenaProvider::new(memory, accounting);
+        provider.carrier = Carrier::new(options.moves);
+        let manager = PageManager::new(config, provider);
         let inner = Inner { manager, files: OwnFiles::new(), is_broken: false };
         Ok(Self { inner: Mutex::new(inner), range })
     }

@@ -188,6 +188,7 @@ fn is_private_anonymous(region: &Region) -> bool {
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
+    use super::super::carrier::{Carrier, PageMoves};
     use super::super::reservation::Reservation;
     use super::*;
     use pagewarden::{PAGE_SIZE, PageCount};
@@ -247,6 +248,17 @@ mod tests {
         ALONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the host has what carries pages; says so if it has not.
+    fn can_carry(provider: &mut ArenaProvider) -> bool {
+        let (range, is_ready) = (provider.range(), provider.carrier.is_ready());
+        let page = PageRange::from_pages(range.first_page(), PageCount::new(1)).unwrap();
+        let can_guard = provider.memory.advise(page, Advice::GuardRemove.raw()).is_ok();
+        if !(is_ready && can_guard) {
+            println!("skipped: no guard pages (Linux 6.13), or no userfaultfd that moves pages (Linux 6.8)");
+        }
+        is_ready && can_guard
+    }
+
     fn region() -> Region {
         Region::anonymous(Prot::READ | Prot::WRITE)
     }
@@ -255,6 +267,9 @@ mod tests {
     fn plain_pages_go_to_warm_ones_and_back_while_the_mappings_stay() {
         let _alone = alone();
         let (mut provider, pages) = plain(64);
+        if !can_carry(&mut provider) {
+            return;
+        }
         let (here, there, longer) = (pages(0, 4), pages(16, 4), pages(32, 8));
         write(&provider, here);
         provider.unmap(pages(4, 60), PLAIN).unwrap();
@@ -275,6 +290,9 @@ mod tests {
     fn pages_that_a_child_shares_move_as_ever() {
         let _alone = alone();
         let (mut provider, pages) = plain(32);
+        if !can_carry(&mut provider) {
+            return;
+        }
         let (here, there) = (pages(0, 4), pages(16, 4));
         write(&provider, here);
         provider.unmap(pages(4, 28), PLAIN).unwrap();
@@ -303,6 +321,9 @@ mod tests {
     fn memory_that_is_registered_in_part_moves_as_a_whole() {
         let _alone = alone();
         let (mut provider, pages) = plain(64);
+        if !can_carry(&mut provider) {
+            return;
+        }
         write(&provider, pages(0, 16));
         provider.unmap(pages(24, 8), PLAIN).unwrap();
         provider.unmap(pages(4, 4), PLAIN).unwrap();
@@ -317,6 +338,9 @@ mod tests {
     fn few_places_are_registered() {
         let _alone = alone();
         let (mut provider, pages) = plain(256);
+        if !can_carry(&mut provider) {
+            return;
+        }
         for place in 0..60 {
             write(&provider, pages(0, 1));
             let to = pages(4 + place * 4, 1);
@@ -326,5 +350,45 @@ mod tests {
             provider.map_vacant(pages(0, 1), &region()).unwrap();
         }
         assert!(mappings(provider.range()) <= 2 * 16 + 1, "{}", mappings(provider.range()));
+    }
+
+    #[test]
+    fn a_child_behind_the_arenas_back_moves_pages_of_its_own() {
+        let _alone = alone();
+        let (mut provider, pages) = plain(32);
+        if !can_carry(&mut provider) {
+            return;
+        }
+        let (here, there) = (pages(0, 4), pages(16, 4));
+        write(&provider, here);
+        provider.unmap(pages(4, 28), PLAIN).unwrap();
+        assert!(provider.carry(here, there).unwrap());
+        // SAFETY: the child does nothing but what follows, with no lock that another thread of this process may hold.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // Written to, the pages are the child's.
+            write(&provider, there);
+            let is_done = provider.carry(there, here) == Ok(true) && is_unreachable(&provider, there);
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(if is_done { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is alive.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0);
+        assert!(holds(there, here) && is_unreachable(&provider, here), "the parent's stay");
+    }
+
+    #[test]
+    fn a_process_that_wants_no_descriptor_gets_none() {
+        let (mut provider, pages) = plain(32);
+        provider.carrier = Carrier::new(PageMoves::ByMremap);
+        let (here, there) = (pages(0, 4), pages(16, 4));
+        write(&provider, here);
+        provider.unmap(pages(4, 28), PLAIN).unwrap();
+        assert_eq!(provider.carry(here, there), Ok(false));
+        provider.move_to(here, there, Source::Removed, &region()).unwrap();
+        assert!(holds(there, here) && is_unreachable(&provider, here));
+        assert!(!provider.carrier.fork().is_ready(), "a child neither");
     }
 }

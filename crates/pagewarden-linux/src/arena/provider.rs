@@ -19,7 +19,7 @@ use pagewarden::{
     VirtAddr,
 };
 
-use super::carrier::Carrier;
+use super::carrier::{Carrier, PageMoves};
 use super::reservation::{Mapping, Reservation};
 use super::warm::{self, WarmPages};
 use crate::traced::files::is_write_sealed;
@@ -109,7 +109,7 @@ impl ArenaProvider {
     /// A platform over `memory`, all of which is vacant.
     pub(super) fn new(memory: Reservation, accounting: Accounting) -> Self {
         let warm = WarmPages::default();
-        let carrier = Carrier::default();
+        let carrier = Carrier::new(PageMoves::Fastest);
         Self { memory, accounting, warm, carrier, lock_future: None, call: None, keys: Vec::new(), lost: None }
     }
 
