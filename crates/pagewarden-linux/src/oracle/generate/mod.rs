@@ -61,6 +61,18 @@ const CALLS: &[(u64, Call)] = &[
     (8, Call::Execute),
 ];
 
+/// Of these is most of a program that is about plain pages that move.
+const MOVES: &[(u64, Call)] = &[
+    (30, Call::Mremap),
+    (20, Call::Munmap),
+    (15, Call::Mmap),
+    (20, Call::Store),
+    (9, Call::Load),
+    (4, Call::Fork),
+    (4, Call::Twin),
+    (2, Call::Mincore),
+];
+
 /// More than this may not be promised by a small host.
 const LARGE: u64 = 1 << 32;
 /// The end of a guest's address space.
@@ -82,12 +94,18 @@ pub enum World {
 
 struct Generator {
     rng: Rng,
+    /// Plain pages are what the program is about.
+    moves: bool,
     /// Addresses where something changes, or beyond everything.
     odd: &'static [u64],
     /// Page indexes in the window at which something has been made to begin or end.
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
     mapped: Vec<(u64, u64)>,
+    /// Of those, what may hold plain pages.
+    plain: Vec<(u64, u64)>,
+    /// Ranges of pages in the window that a step has asked to be unmapped, or moved away.
+    left: Vec<(u64, u64)>,
     /// Where something shared may have been mapped.
     shared: Vec<(Arg, u64)>,
     /// Steps whose answer may be an address.
@@ -110,14 +128,18 @@ pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
     };
     let mut generator = Generator {
         rng: Rng::new(seed),
+        moves: false,
         odd,
         edges: vec![0, 16, 24],
         mapped: Vec::new(),
+        plain: Vec::new(),
+        left: Vec::new(),
         shared: Vec::new(),
         answers: Vec::new(),
         next: 0,
         returns: Vec::new(),
     };
+    generator.moves = generator.rng.chance(10);
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
     if generator.rng.chance(25) {
@@ -134,6 +156,9 @@ pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
 
 impl Generator {
     fn step(&mut self) -> Step {
+        if self.moves && self.rng.chance(70) {
+            return self.about_moves();
+        }
         let call = self.rng.weighted(CALLS);
         match call {
             Call::Mmap => self.mmap(),
@@ -191,9 +216,40 @@ impl Generator {
         }
     }
 
+    /// A step on plain pages.
+    fn about_moves(&mut self) -> Step {
+        let call = self.rng.weighted(MOVES);
+        match call {
+            _ if self.plain.is_empty() => self.plain_mmap(),
+            Call::Mmap => self.plain_mmap(),
+            Call::Mremap if !self.left.is_empty() => self.move_to_left(),
+            Call::Fork | Call::Twin => self.company(call),
+            Call::Store | Call::Load => {
+                let (addr, len) = self.part_of_plain();
+                let byte = 1 + self.rng.below(255);
+                Step::new(call, &[addr, Arg::Value(len.min(3 * PAGE)), Arg::Value(byte)])
+            }
+            Call::Mremap => self.over_plain(Call::Munmap),
+            _ => self.over_plain(call),
+        }
+    }
+
     /// A call over a range, with at most one more word.
     fn over_range(&mut self, call: Call) -> Step {
-        let (addr, len) = self.range();
+        if self.rng.chance(if call == Call::Munmap { 40 } else { 5 }) {
+            return self.over_plain(call);
+        }
+        let range = self.range();
+        self.over(call, range)
+    }
+
+    /// The same, mostly where plain pages may be.
+    fn over_plain(&mut self, call: Call) -> Step {
+        let range = self.part_of_plain();
+        self.over(call, range)
+    }
+
+    fn over(&mut self, call: Call, (addr, len): (Arg, u64)) -> Step {
         let word = match call {
             Call::Mprotect => {
                 let prot = self.prot();
@@ -207,6 +263,7 @@ impl Generator {
         };
         if call == Call::Munmap {
             self.note(addr, len);
+            self.note_left(addr, len);
         }
         Step::new(call, &[addr, Arg::Value(len), Arg::Value(word)])
     }
@@ -280,6 +337,7 @@ impl Generator {
         let (addr, len) = (window(start * PAGE), pages * PAGE);
         self.note(addr, len);
         self.note_mapped(addr, len);
+        self.note_plain(addr, len);
         let words = [addr, Arg::Value(len), Arg::Value(3), Arg::Value(0x32), Arg::File(FileKind::None)];
         Step::new(Call::Mmap, &words)
     }
@@ -313,6 +371,9 @@ impl Generator {
     }
 
     fn mremap(&mut self) -> Step {
+        if !self.left.is_empty() && self.rng.chance(40) {
+            return self.move_to_left();
+        }
         let (addr, len) = self.range();
         let old = if self.rng.chance(8) { 0 } else { len };
         let new = match self.rng.below(10) {
@@ -334,6 +395,30 @@ impl Generator {
         if flags & 2 != 0 {
             self.note(target, new);
             self.note_mapped(target, new);
+            self.note_left(addr, old);
+        }
+        Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
+    }
+
+    /// Moves plain pages to where some were before: as many, or more, or to a place that overlaps that one.
+    fn move_to_left(&mut self) -> Step {
+        let (addr, old) = self.part_of_plain();
+        let (start, end) = self.rng.pick(&self.left);
+        let inside = self.rng.below((end - start).min(8));
+        let before = start.saturating_sub(1 + self.rng.below(3));
+        let target = window(PAGE * self.rng.weighted(&[(75, start), (15, start + inside), (10, before)]));
+        let more = old + (1 + self.rng.below(4)) * PAGE;
+        let less = old.saturating_sub(PAGE).max(PAGE);
+        let new = self.rng.weighted(&[(65, old), (10, (end - start) * PAGE), (15, more), (10, less)]);
+        let flags = self.rng.weighted(&[(88, 3), (6, 7), (6, 1)]);
+        self.note(addr, old);
+        self.note_left(addr, old);
+        if flags & 2 != 0 {
+            self.note(target, new);
+            self.note_mapped(target, new);
+            self.note_plain(target, new);
+        } else {
+            self.answers.push(self.next);
         }
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }

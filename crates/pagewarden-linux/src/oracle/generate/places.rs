@@ -190,17 +190,35 @@ impl Generator {
         (pages > 0).then_some(pages * PAGE)
     }
 
+    /// Some pages of what may be plain, now and then all from there to another such place; a range if there are none.
+    pub(super) fn part_of_plain(&mut self) -> (Arg, u64) {
+        if self.plain.is_empty() {
+            return self.range();
+        }
+        let (start, end) = self.rng.pick(&self.plain);
+        let (other, other_end) = self.rng.pick(&self.plain);
+        let (start, end) = if self.rng.chance(8) { (start.min(other), end.max(other_end)) } else { (start, end) };
+        let skip = if self.rng.chance(75) { 0 } else { self.rng.below(end - start) };
+        let rest = end - start - skip;
+        let some = 1 + self.rng.below(rest);
+        (window((start + skip) * PAGE), PAGE * self.rng.weighted(&[(60, rest), (40, some)]))
+    }
+
     /// Remembers that a range may be mapped now.
     pub(super) fn note_mapped(&mut self, addr: Arg, len: u64) {
-        let Arg::At(Base::Window, delta) = addr else { return };
-        let (Ok(start), Some(end)) = (u64::try_from(delta), addr_end(delta, len)) else { return };
-        let (start, end) = (start / PAGE, end / PAGE);
-        if start < end && end <= WINDOW_PAGES {
-            self.mapped.push((start, end));
-        }
-        if self.mapped.len() > 10 {
-            self.mapped.remove(0);
-        }
+        remember(&mut self.mapped, 10, pages(addr, len));
+    }
+
+    /// Remembers that a range may hold plain pages now.
+    pub(super) fn note_plain(&mut self, addr: Arg, len: u64) {
+        remember(&mut self.plain, 4, pages(addr, len));
+    }
+
+    /// Remembers that nothing may be in a range any more.
+    pub(super) fn note_left(&mut self, addr: Arg, len: u64) {
+        let left = pages(addr, len);
+        self.plain.retain(|range| Some(*range) != left);
+        remember(&mut self.left, 4, left);
     }
 
     /// Remembers the edges of a range.
@@ -221,6 +239,21 @@ impl Generator {
 /// An address in the window.
 pub(super) fn window(bytes: u64) -> Arg {
     Arg::At(Base::Window, i64::try_from(bytes).unwrap_or(0))
+}
+
+/// The pages of a range in the window.
+fn pages(addr: Arg, len: u64) -> Option<(u64, u64)> {
+    let Arg::At(Base::Window, delta) = addr else { return None };
+    let (start, end) = (u64::try_from(delta).ok()? / PAGE, addr_end(delta, len)? / PAGE);
+    (start < end && end <= WINDOW_PAGES).then_some((start, end))
+}
+
+/// Adds a range to a list of so many.
+fn remember(ranges: &mut Vec<(u64, u64)>, most: usize, range: Option<(u64, u64)>) {
+    ranges.extend(range);
+    if ranges.len() > most {
+        ranges.remove(0);
+    }
 }
 
 /// Where `len` bytes from `delta` on end, in whole pages.
