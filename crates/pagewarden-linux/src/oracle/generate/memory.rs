@@ -12,6 +12,7 @@ impl Generator {
     /// Steps that need another process or thread.
     pub(super) fn company(&mut self, call: Call) -> Step {
         let word = match call {
+            Call::Fork => self.rng.below(6),
             Call::Twin => 1 + self.rng.below(8),
             Call::Vfork => self.rng.below(4),
             Call::Thread => self.rng.below(2),

@@ -207,9 +207,8 @@ impl Generator {
                 // F_SEAL_FUTURE_WRITE, F_SEAL_WRITE, F_SEAL_EXEC.
                 Step::new(call, &[Arg::Value(self.rng.weighted(&[(60, 0x10), (30, 8), (10, 0x20)]))])
             }
-            Call::Fork => Step::new(call, &[Arg::Value(self.rng.below(6))]),
             Call::State | Call::Munlockall | Call::DropCapabilities => Step::new(call, &[]),
-            Call::Twin | Call::Vfork | Call::Thread | Call::Storm => self.company(call),
+            Call::Fork | Call::Twin | Call::Vfork | Call::Thread | Call::Storm => self.company(call),
             Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => self.on_file(call),
             Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead | Call::Execute => self.copy(call),
             _ => self.over_range(call),
@@ -371,7 +370,7 @@ impl Generator {
     }
 
     fn mremap(&mut self) -> Step {
-        if !self.left.is_empty() && self.rng.chance(40) {
+        if !self.left.is_empty() && !self.plain.is_empty() && self.rng.chance(40) {
             return self.move_to_left();
         }
         let (addr, len) = self.range();
@@ -400,10 +399,11 @@ impl Generator {
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }
 
-    /// Moves plain pages to where some were before: as many, or more, or to a place that overlaps that one.
+    /// Moves plain pages to where some were before, or to others: as many, or more, or to a place that overlaps that one.
     fn move_to_left(&mut self) -> Step {
         let (addr, old) = self.part_of_plain();
-        let (start, end) = self.rng.pick(&self.left);
+        let (left, mapped) = (self.rng.pick(&self.left), self.rng.pick(&self.plain));
+        let (start, end) = self.rng.weighted(&[(70, left), (30, mapped)]);
         let inside = self.rng.below((end - start).min(8));
         let before = start.saturating_sub(1 + self.rng.below(3));
         let target = window(PAGE * self.rng.weighted(&[(75, start), (15, start + inside), (10, before)]));
