@@ -63,13 +63,13 @@ const CALLS: &[(u64, Call)] = &[
 
 /// Of these is most of a program that is about plain pages that move.
 const MOVES: &[(u64, Call)] = &[
-    (30, Call::Mremap),
+    (36, Call::Mremap),
     (20, Call::Munmap),
     (15, Call::Mmap),
     (20, Call::Store),
     (9, Call::Load),
-    (4, Call::Fork),
-    (4, Call::Twin),
+    (7, Call::Fork),
+    (7, Call::Twin),
     (2, Call::Mincore),
 ];
 
@@ -139,7 +139,7 @@ pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
         next: 0,
         returns: Vec::new(),
     };
-    generator.moves = generator.rng.chance(10);
+    generator.moves = generator.rng.chance(12);
     let mut program = Program::default();
     let steps = steps.clamp(2, MAX_STEPS);
     if generator.rng.chance(25) {
@@ -403,7 +403,7 @@ impl Generator {
     fn move_to_left(&mut self) -> Step {
         let (addr, old) = self.part_of_plain();
         let (left, mapped) = (self.rng.pick(&self.left), self.rng.pick(&self.plain));
-        let (start, end) = self.rng.weighted(&[(70, left), (30, mapped)]);
+        let (start, end) = self.rng.weighted(&[(85, left), (15, mapped)]);
         let inside = self.rng.below((end - start).min(8));
         let before = start.saturating_sub(1 + self.rng.below(3));
         let target = window(PAGE * self.rng.weighted(&[(75, start), (15, start + inside), (10, before)]));
