@@ -5,6 +5,7 @@
 //! a bit too many.
 
 mod memory;
+mod moves;
 mod places;
 mod rng;
 
@@ -12,7 +13,7 @@ pub use rng::Rng;
 
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
 use memory::RETURN;
-use places::{ODD_ADDRESSES, ODD_ENCLOSED, window};
+use places::{ODD_ADDRESSES, ODD_ENCLOSED};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
@@ -61,18 +62,6 @@ const CALLS: &[(u64, Call)] = &[
     (8, Call::Execute),
 ];
 
-/// Of these is most of a program that is about plain pages that move.
-const MOVES: &[(u64, Call)] = &[
-    (36, Call::Mremap),
-    (20, Call::Munmap),
-    (15, Call::Mmap),
-    (20, Call::Store),
-    (9, Call::Load),
-    (7, Call::Fork),
-    (7, Call::Twin),
-    (2, Call::Mincore),
-];
-
 /// More than this may not be promised by a small host.
 const LARGE: u64 = 1 << 32;
 /// The end of a guest's address space.
@@ -96,6 +85,8 @@ struct Generator {
     rng: Rng,
     /// Plain pages are what the program is about.
     moves: bool,
+    /// Steps that were drawn already, the next last.
+    upcoming: Vec<Step>,
     /// Addresses where something changes, or beyond everything.
     odd: &'static [u64],
     /// Page indexes in the window at which something has been made to begin or end.
@@ -129,6 +120,7 @@ pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
     let mut generator = Generator {
         rng: Rng::new(seed),
         moves: false,
+        upcoming: Vec::new(),
         odd,
         edges: vec![0, 16, 24],
         mapped: Vec::new(),
@@ -156,6 +148,9 @@ pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
 
 impl Generator {
     fn step(&mut self) -> Step {
+        if let Some(step) = self.upcoming.pop() {
+            return step;
+        }
         if self.moves && self.rng.chance(70) {
             return self.about_moves();
         }
@@ -212,24 +207,6 @@ impl Generator {
             Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => self.on_file(call),
             Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead | Call::Execute => self.copy(call),
             _ => self.over_range(call),
-        }
-    }
-
-    /// A step on plain pages.
-    fn about_moves(&mut self) -> Step {
-        let call = self.rng.weighted(MOVES);
-        match call {
-            _ if self.plain.is_empty() => self.plain_mmap(),
-            Call::Mmap => self.plain_mmap(),
-            Call::Mremap if !self.left.is_empty() => self.move_to_left(),
-            Call::Fork | Call::Twin => self.company(call),
-            Call::Store | Call::Load => {
-                let (addr, len) = self.part_of_plain();
-                let byte = 1 + self.rng.below(255);
-                Step::new(call, &[addr, Arg::Value(len.min(3 * PAGE)), Arg::Value(byte)])
-            }
-            Call::Mremap => self.over_plain(Call::Munmap),
-            _ => self.over_plain(call),
         }
     }
 
@@ -329,18 +306,6 @@ impl Generator {
         Step::new(Call::Mmap, &words)
     }
 
-    /// What programs mostly do: a few private anonymous pages.
-    fn plain_mmap(&mut self) -> Step {
-        let pages = 1 + self.rng.below(12);
-        let start = self.rng.below(48);
-        let (addr, len) = (window(start * PAGE), pages * PAGE);
-        self.note(addr, len);
-        self.note_mapped(addr, len);
-        self.note_plain(addr, len);
-        let words = [addr, Arg::Value(len), Arg::Value(3), Arg::Value(0x32), Arg::File(FileKind::None)];
-        Step::new(Call::Mmap, &words)
-    }
-
     /// Bits of mmap's flag word that are neither type nor placement: mostly none.
     fn map_extras(&mut self) -> u64 {
         let mut flags = 0;
@@ -395,30 +360,6 @@ impl Generator {
             self.note(target, new);
             self.note_mapped(target, new);
             self.note_left(addr, old);
-        }
-        Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
-    }
-
-    /// Moves plain pages to where some were before, or to others: as many, or more, or to a place that overlaps that one.
-    fn move_to_left(&mut self) -> Step {
-        let (addr, old) = self.part_of_plain();
-        let (left, mapped) = (self.rng.pick(&self.left), self.rng.pick(&self.plain));
-        let (start, end) = self.rng.weighted(&[(85, left), (15, mapped)]);
-        let inside = self.rng.below((end - start).min(8));
-        let before = start.saturating_sub(1 + self.rng.below(3));
-        let target = window(PAGE * self.rng.weighted(&[(75, start), (15, start + inside), (10, before)]));
-        let more = old + (1 + self.rng.below(4)) * PAGE;
-        let less = old.saturating_sub(PAGE).max(PAGE);
-        let new = self.rng.weighted(&[(65, old), (10, (end - start) * PAGE), (15, more), (10, less)]);
-        let flags = self.rng.weighted(&[(88, 3), (6, 7), (6, 1)]);
-        self.note(addr, old);
-        self.note_left(addr, old);
-        if flags & 2 != 0 {
-            self.note(target, new);
-            self.note_mapped(target, new);
-            self.note_plain(target, new);
-        } else {
-            self.answers.push(self.next);
         }
         Step::new(Call::Mremap, &[addr, Arg::Value(old), Arg::Value(new), Arg::Value(flags), target])
     }

@@ -190,20 +190,6 @@ impl Generator {
         (pages > 0).then_some(pages * PAGE)
     }
 
-    /// Some pages of what may be plain, now and then all from there to another such place; a range if there are none.
-    pub(super) fn part_of_plain(&mut self) -> (Arg, u64) {
-        if self.plain.is_empty() {
-            return self.range();
-        }
-        let (start, end) = self.rng.pick(&self.plain);
-        let (other, other_end) = self.rng.pick(&self.plain);
-        let (start, end) = if self.rng.chance(8) { (start.min(other), end.max(other_end)) } else { (start, end) };
-        let skip = if self.rng.chance(75) { 0 } else { self.rng.below(end - start) };
-        let rest = end - start - skip;
-        let some = 1 + self.rng.below(rest);
-        (window((start + skip) * PAGE), PAGE * self.rng.weighted(&[(60, rest), (40, some)]))
-    }
-
     /// Remembers that a range may be mapped now.
     pub(super) fn note_mapped(&mut self, addr: Arg, len: u64) {
         remember(&mut self.mapped, 10, pages(addr, len));
