@@ -15,7 +15,7 @@ use super::program::{Arg, Call, PAGE, Program, Step};
 ///
 /// Or, if they differ, up to the first call of which a seam may decide how far it got:
 ///
-/// - a move of several regions that both refuse for want of memory;
+/// - a move of several regions that both refuse for want of memory, or for a seal where they are to go;
 /// - an mprotect(2) that a side refuses for want of memory, under a limit, after a map that failed over what was
 ///   mapped: that has left a seam, and the limit is compared with each region by itself;
 /// - an mprotect(2) after an mlock(2) that met a hole: what that has marked becomes resident when it becomes
@@ -32,8 +32,8 @@ pub(super) fn up_to_seam(
     };
     let mut history = History::default();
     let decides = |(left, right): (&String, &String)| {
-        let failed = [left, right].map(|line| line.ends_with(NO_MEMORY));
-        step(left).is_some_and(|step| history.decides(step, failed))
+        let failed = |how| [left, right].map(|line| line.ends_with(how));
+        step(left).is_some_and(|step| is_stuck(step, failed(SEALED)) || history.decides(step, failed(NO_MEMORY)))
     };
     let mut both = left.lines.iter().zip(&right.lines);
     let decided = if left == right { None } else { both.clone().position(decides) };
@@ -46,6 +46,14 @@ pub(super) fn up_to_seam(
 
 /// How a line ends where there was no memory.
 const NO_MEMORY: &str = " ! ENOMEM";
+
+/// How a line ends where something was sealed.
+const SEALED: &str = " ! EPERM";
+
+/// Whether a move that both sides refuse may have got half-way, by as many regions as there are to the host.
+fn is_stuck(step: &Step, failed: [bool; 2]) -> bool {
+    step.call == Call::Mremap && failed == [true; 2] && moves_several(step)
+}
 
 /// What earlier steps may have left seams for.
 #[derive(Default)]
@@ -67,7 +75,7 @@ impl History {
             Call::Limit => self.limited = true,
             Call::Mmap => self.cut |= both && maps_over(step),
             Call::Mlock | Call::Mlock2 => self.marked |= both,
-            Call::Mremap => return both && moves_several(step),
+            Call::Mremap => return is_stuck(step, failed),
             Call::Mprotect | Call::PkeyMprotect => return self.marked || either && self.limited && self.cut,
             _ => {}
         }
@@ -153,11 +161,15 @@ mod tests {
 
     #[test]
     fn a_move_that_got_stuck_ends_the_comparison_if_what_follows_differs() {
-        let compared =
-            |mremap, [host, manager]: [&str; 2]| compared(&[mremap, PROTECT], &[REFUSED, host], &[REFUSED, manager]);
+        let sides = |mremap, refused, [host, manager]: [&str; 2]| {
+            compared(&[mremap, PROTECT], &[refused, host], &[refused, manager])
+        };
+        let compared = |mremap, answers| sides(mremap, REFUSED, answers);
         let several = "mremap w+0x1000 0x4000 0x4000 0x3 w+0x9000";
         assert_eq!(compared(several, [DONE, "! EACCES"]), 0);
         assert_eq!(compared(several, [DONE, DONE]), 2);
+        assert_eq!(sides(several, "! EPERM", [DONE, "! EACCES"]), 0, "at a seal");
+        assert_eq!(sides(several, "! EINVAL", [DONE, "! EACCES"]), 2, "before anything moved");
         assert_eq!(compared("mremap w+0x1000 0x4000 0x4000 0x7 0x0", [DONE, "! EACCES"]), 0);
         let single = "mremap w+0x1000 0x1000 0x1000 0x3 w+0x9000";
         assert_eq!(compared(single, [DONE, "! EACCES"]), 2, "a single page moves whole");
