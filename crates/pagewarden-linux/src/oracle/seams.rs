@@ -15,7 +15,7 @@ use super::program::{Arg, Call, PAGE, Program, Step};
 ///
 /// Or, if they differ, up to the first call of which a seam may decide how far it got:
 ///
-/// - a move of several regions that both refuse for want of memory, or for a seal where they are to go;
+/// - a move of several regions that both refuse for want of memory, or for a seal that is in the way;
 /// - an mprotect(2) that a side refuses for want of memory, under a limit, after a map that failed over what was
 ///   mapped: that has left a seam, and the limit is compared with each region by itself;
 /// - an mprotect(2) after an mlock(2) that met a hole: what that has marked becomes resident when it becomes
