@@ -17,7 +17,7 @@ use core::ops::{Index, Range};
 
 use arrayvec::ArrayVec;
 
-use super::node::{INNER_LEN, Node, unshare};
+use super::node::{INNER_LEN, Node, copy, unshare};
 use crate::error::Errno;
 use crate::fallible::try_arc;
 
@@ -25,12 +25,25 @@ use crate::fallible::try_arc;
 const GROUP_LEN: usize = 8;
 
 /// Neighbouring nodes, shared between versions.
-type Group = ArrayVec<Node, GROUP_LEN>;
+struct Group(ArrayVec<Node, GROUP_LEN>);
+
+impl Clone for Group {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(copy(&self.0))
+    }
+}
 
 /// Up to [`INNER_LEN`] nodes.
-#[derive(Clone)]
 pub(super) struct Children {
     groups: ArrayVec<Arc<Group>, { INNER_LEN / GROUP_LEN }>,
+}
+
+impl Clone for Children {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self { groups: copy(&self.groups) }
+    }
 }
 
 impl Children {
@@ -44,8 +57,8 @@ impl Children {
     /// Adds groups of what `nodes` gives; those that are there must be full.
     fn extend(&mut self, mut nodes: impl Iterator<Item = Node>) -> Result<(), Errno> {
         loop {
-            let group: Group = nodes.by_ref().take(GROUP_LEN).collect();
-            if group.is_empty() {
+            let group = Group(nodes.by_ref().take(GROUP_LEN).collect());
+            if group.0.is_empty() {
                 return Ok(());
             }
             self.groups.push(try_arc(group)?);
@@ -54,24 +67,24 @@ impl Children {
 
     pub(super) fn len(&self) -> usize {
         match self.groups.split_last() {
-            Some((last, full)) => full.len() * GROUP_LEN + last.len(),
+            Some((last, full)) => full.len() * GROUP_LEN + last.0.len(),
             None => 0,
         }
     }
 
     #[inline]
     pub(super) fn get(&self, slot: usize) -> Option<&Node> {
-        self.groups.get(slot / GROUP_LEN)?.get(slot % GROUP_LEN)
+        self.groups.get(slot / GROUP_LEN)?.0.get(slot % GROUP_LEN)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.groups.iter().flat_map(|group| group.iter())
+        self.groups.iter().flat_map(|group| group.0.iter())
     }
 
     /// The node in `slot`, for a change. Without memory for a copy of its group, nothing is changed.
     #[inline]
     pub(super) fn unshare(&mut self, slot: usize) -> Result<&mut Node, Errno> {
-        Ok(&mut unshare(&mut self.groups[slot / GROUP_LEN])?[slot % GROUP_LEN])
+        Ok(&mut unshare(&mut self.groups[slot / GROUP_LEN])?.0[slot % GROUP_LEN])
     }
 
     /// The node in `slot`, for a change that follows another: nobody has its group since.
@@ -79,7 +92,7 @@ impl Children {
     pub(super) fn unshared(&mut self, slot: usize) -> &mut Node {
         let group = &mut self.groups[slot / GROUP_LEN];
         debug_assert_eq!(Arc::strong_count(group), 1, "the group is shared");
-        &mut Arc::make_mut(group)[slot % GROUP_LEN]
+        &mut Arc::make_mut(group).0[slot % GROUP_LEN]
     }
 
     /// The same with `nodes` in the place of those in `at`. Groups below the change stay shared.
@@ -104,8 +117,8 @@ impl Children {
     /// If it is wrong.
     pub(super) fn check(&self) {
         let Some((last, full)) = self.groups.split_last() else { return };
-        assert!(full.iter().all(|group| group.is_full()), "a group before the last that is not full");
-        assert!(!last.is_empty(), "an empty group");
+        assert!(full.iter().all(|group| group.0.is_full()), "a group before the last that is not full");
+        assert!(!last.0.is_empty(), "an empty group");
     }
 }
 
@@ -114,7 +127,7 @@ impl Index<usize> for Children {
 
     #[inline]
     fn index(&self, slot: usize) -> &Node {
-        &self.groups[slot / GROUP_LEN][slot % GROUP_LEN]
+        &self.groups[slot / GROUP_LEN].0[slot % GROUP_LEN]
     }
 }
 

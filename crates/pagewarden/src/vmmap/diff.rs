@@ -2,9 +2,11 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 
 use super::Vmmap;
-use super::node::{Node, page_range};
+use super::loose::current;
+use super::node::{Leaf, Node, page_range};
 use super::spans::{Span, Spans};
 use crate::addr::PageRange;
 use crate::region::Region;
@@ -59,25 +61,33 @@ impl<'a> Item<'a> {
     }
 }
 
-/// What is left to compare of one version, lowest last.
-struct Rest<'a>(Vec<Item<'a>>);
+/// What is left to compare of one version.
+struct Rest<'a> {
+    /// The lowest last.
+    items: Vec<Item<'a>>,
+    loose: Option<&'a Leaf>,
+}
 
 impl<'a> Rest<'a> {
     fn of(map: &'a Vmmap) -> Self {
-        let Some(root) = &map.root else { return Self(Vec::new()) };
+        let loose = map.loose.as_deref();
+        let Some(root) = &map.root else { return Self { items: Vec::new(), loose } };
         let Span { first, end, .. } = map.whole.span;
-        Self(Vec::from([Item { first, end, what: What::Subtree(root, root.height()) }]))
+        Self { items: Vec::from([Item { first, end, what: What::Subtree(root, root.height()) }]), loose }
     }
 
     fn lowest(&self) -> Option<Item<'a>> {
-        self.0.last().copied()
+        self.items.last().copied()
     }
 
     /// Puts what is in the lowest item, a subtree, in its place.
     fn open(&mut self) {
-        let Some(Item { what: What::Subtree(node, height), .. }) = self.0.pop() else { return };
+        let Some(Item { what: What::Subtree(node, height), .. }) = self.items.pop() else { return };
         match node {
-            Node::Leaf(leaf) => self.push(&leaf.spans, |slot| What::Region(&leaf.regions[slot])),
+            Node::Leaf(leaf) => {
+                let leaf = current(leaf, self.loose);
+                self.push(&leaf.spans, |slot| What::Region(&leaf.regions[slot]));
+            }
             Node::Inner(inner) => {
                 self.push(&inner.spans, |slot| What::Subtree(&inner.children[slot], height - 1));
             }
@@ -86,15 +96,15 @@ impl<'a> Rest<'a> {
 
     fn push<const N: usize>(&mut self, spans: &Spans<N>, what: impl Fn(usize) -> What<'a>) {
         let item = |slot| Item { first: spans.first(slot), end: spans.end(slot), what: what(slot) };
-        self.0.extend((0..spans.len()).rev().map(item));
+        self.items.extend((0..spans.len()).rev().map(item));
     }
 
     /// Drops what the lowest item has below `page`.
     fn advance(&mut self, page: u64) {
-        if let Some(item) = self.0.last_mut() {
+        if let Some(item) = self.items.last_mut() {
             item.first = item.first.max(page);
             if item.first >= item.end {
-                self.0.pop();
+                self.items.pop();
             }
         }
     }
@@ -112,7 +122,7 @@ impl<'a> Comparison<'a> {
     fn step(&mut self) -> bool {
         match (self.older.lowest(), self.newer.lowest()) {
             (None, None) => return false,
-            (Some(older), Some(newer)) if older.is_same_subtree(&newer) => {
+            (Some(older), Some(newer)) if older.is_same_subtree(&newer) && !self.has_loose(&older) => {
                 self.older.advance(older.end);
                 self.newer.advance(newer.end);
             }
@@ -141,6 +151,15 @@ impl<'a> Comparison<'a> {
             (Some(_), None) => unreachable!("the arm before the last takes it"),
         }
         true
+    }
+
+    /// Whether the versions may differ in `item`, a subtree that both have, by a loose leaf.
+    fn has_loose(&self, item: &Item<'a>) -> bool {
+        let lies_in = |leaf: &Leaf| leaf.spans.first(0) < item.end && item.first < leaf.spans.whole().end;
+        match (self.older.loose, self.newer.loose) {
+            (Some(older), Some(newer)) if ptr::eq(older, newer) => false,
+            (older, newer) => older.into_iter().chain(newer).any(lies_in),
+        }
     }
 
     /// Compares two regions that share a page.

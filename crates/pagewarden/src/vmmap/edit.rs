@@ -41,7 +41,7 @@ impl Draft {
     pub(super) fn around(map: &Vmmap, range: PageRange) -> Result<Self, Errno> {
         let (first, end) = (range.first_page(), range.end_page());
         let mut draft = Self { lo: first, hi: end, removed: 0, pieces: Vec::new(), left_end: None, right: None };
-        for entry in Iter::new(map.root(), first.saturating_sub(1), end + 1) {
+        for entry in Iter::new(map.view(), first.saturating_sub(1), end + 1) {
             let bounds = entry.range;
             draft.removed += 1;
             if bounds.first_page() < first {
@@ -93,6 +93,7 @@ impl Draft {
         if self.removed == 0 && self.pieces.is_empty() {
             return Ok(());
         }
+        map.bind()?;
         let guard = map.guard.get();
         let len = map.len - self.removed + self.pieces.len();
         let level = match &mut map.root {

@@ -7,7 +7,8 @@
 //! those on the way to the gap. Which children promise one is told by their size classes, eight at a time.
 
 use super::classes::SizeClass;
-use super::node::Node;
+use super::loose::current;
+use super::node::{Leaf, Node};
 use super::spans::{Span, Spans, floor};
 use super::{Direction, GapRequest, Vmmap};
 use crate::addr::PageRange;
@@ -20,14 +21,15 @@ struct Gap {
 }
 
 /// What is searched for.
-struct Search {
+struct Search<'a> {
     needed: u64,
     class: SizeClass,
     window: Gap,
     guard: u64,
+    loose: Option<&'a Leaf>,
 }
 
-impl Search {
+impl Search<'_> {
     /// The part of `low..end` in the window, if it is large enough.
     #[inline]
     fn fit(&self, low: u64, end: u64) -> Option<Gap> {
@@ -75,7 +77,7 @@ impl Search {
             let inner = match node {
                 Node::Inner(inner) => &**inner,
                 Node::Leaf(leaf) => {
-                    let spans = &leaf.spans;
+                    let spans = &current(leaf, self.loose).spans;
                     let mut slots = spans.wide_gaps(1..self.top(spans), self.needed).rev();
                     return slots.find_map(|slot| self.fit_below(spans, slot));
                 }
@@ -116,7 +118,7 @@ impl Search {
             let inner = match node {
                 Node::Inner(inner) => &**inner,
                 Node::Leaf(leaf) => {
-                    let spans = &leaf.spans;
+                    let spans = &current(leaf, self.loose).spans;
                     let mut slots = spans.wide_gaps(self.bottom(spans).max(1)..spans.len(), self.needed);
                     return slots.find_map(|slot| self.fit_below(spans, slot));
                 }
@@ -158,7 +160,13 @@ impl Vmmap {
         }
         let window = Gap { low: request.window.first_page(), end: request.window.end_page() };
         let needed = pages.checked_add(mask)?;
-        let search = Search { needed, class: SizeClass::of(needed), window, guard: self.guard.get() };
+        let search = Search {
+            needed,
+            class: SizeClass::of(needed),
+            window,
+            guard: self.guard.get(),
+            loose: self.loose.as_deref(),
+        };
         let first = match request.direction {
             Direction::BottomUp => {
                 let low = self.first_gap(&search, request.direction)?.low;
@@ -173,7 +181,7 @@ impl Vmmap {
     }
 
     #[inline]
-    fn first_gap(&self, search: &Search, direction: Direction) -> Option<Gap> {
+    fn first_gap(&self, search: &Search<'_>, direction: Direction) -> Option<Gap> {
         let Some(root) = self.root() else { return search.fit(0, u64::MAX) };
         let whole = &self.whole.span;
         let below_all = || search.fit(0, floor(whole, search.guard));

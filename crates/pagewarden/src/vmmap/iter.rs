@@ -1,7 +1,8 @@
 //! Iteration over the regions of a map, from both ends.
 
 use super::Entry;
-use super::node::{Leaf, Node};
+use super::loose::View;
+use super::node::Leaf;
 
 /// The regions that share a page with `lo..hi`.
 ///
@@ -9,7 +10,7 @@ use super::node::{Leaf, Node};
 /// descends from the root for the next one.
 #[derive(Clone)]
 pub(super) struct Iter<'a> {
-    root: Option<&'a Node>,
+    view: Option<View<'a>>,
     lo: u64,
     hi: u64,
     /// A leaf and the slot that comes next.
@@ -19,8 +20,14 @@ pub(super) struct Iter<'a> {
 }
 
 impl<'a> Iter<'a> {
-    pub(super) const fn new(root: Option<&'a Node>, lo: u64, hi: u64) -> Self {
-        Self { root, lo, hi, front: None, back: None }
+    pub(super) const fn new(view: Option<View<'a>>, lo: u64, hi: u64) -> Self {
+        Self { view, lo, hi, front: None, back: None }
+    }
+
+    /// The leaf and the slot that come next where the leaf of before has no more.
+    #[inline(never)]
+    fn descend(&self) -> Option<(&'a Leaf, usize)> {
+        self.view?.seek(self.lo)
     }
 }
 
@@ -31,7 +38,7 @@ impl<'a> Iterator for Iter<'a> {
     fn next(&mut self) -> Option<Entry<'a>> {
         let (leaf, slot) = match self.front {
             Some((leaf, slot)) if slot < leaf.regions.len() => (leaf, slot),
-            _ => self.root?.seek(self.lo)?,
+            _ => self.descend()?,
         };
         if leaf.spans.first(slot) >= self.hi {
             return None;
@@ -47,7 +54,7 @@ impl<'a> DoubleEndedIterator for Iter<'a> {
     fn next_back(&mut self) -> Option<Entry<'a>> {
         let (leaf, slot) = match self.back {
             Some((leaf, slot)) if slot > 0 => (leaf, slot - 1),
-            _ => self.root?.seek_below(self.hi)?,
+            _ => self.view?.seek_below(self.hi)?,
         };
         if leaf.spans.end(slot) <= self.lo {
             return None;

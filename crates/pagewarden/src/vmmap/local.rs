@@ -1,13 +1,17 @@
 //! Changes that stay inside one leaf: nearly all of them.
 //!
 //! One descent finds the leaf, unsharing what another version has on the way; the leaf is edited where it is, and
-//! what its parents know of it is brought up to date on the way back. A change that another leaf has a part in,
+//! what its parents know of it is brought up to date on the way back. Where another version has the whole tree, a copy of
+//! the leaf is edited instead, which may stay beside the tree (`loose`). A change that another leaf has a part in,
 //! that a full leaf has no room for or that would leave too few slots is declined before anything is touched, and
 //! [`Draft`](super::edit::Draft) carries it out.
+//!
+//! Edits are inlined into both ways to a leaf: left to itself, the compiler makes calls of them where there are two.
 
 use alloc::sync::Arc;
 use core::ops::Range;
 
+use super::loose::bind;
 use super::node::{INNER_LEN, LEAF_LEAST, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
 use super::spans::{Span, Spans, UNUSED};
 use crate::addr::PageRange;
@@ -122,18 +126,54 @@ pub(super) struct Tree<'a> {
     pub(super) root: &'a mut Node,
     /// What is known of the root; it is brought up to date.
     pub(super) known: &'a mut Summary,
+    pub(super) loose: &'a mut Option<Arc<Leaf>>,
     pub(super) path: &'a mut Path,
     pub(super) guard: u64,
+}
+
+impl Tree<'_> {
+    /// Whether another version has the tree, or a leaf is loose.
+    #[inline]
+    fn is_complex(&self) -> bool {
+        self.loose.is_some() || self.is_shared()
+    }
+
+    #[inline]
+    fn is_shared(&self) -> bool {
+        matches!(&*self.root, Node::Inner(inner) if Arc::strong_count(inner) > 1)
+    }
+
+    /// Whether a change would have to copy the path, and the loose leaf, if there is one.
+    fn is_for_loose(&self) -> bool {
+        self.is_shared() && self.loose.as_ref().is_none_or(|loose| Arc::strong_count(loose) > 1)
+    }
+
+    /// Binds the loose leaf. Without memory for the path, nothing is changed.
+    #[cold]
+    fn bind(&mut self) -> Result<(), Errno> {
+        if let Some(leaf) = &self.loose {
+            bind(self.root, leaf.spans.first(0), Arc::clone(leaf))?;
+            *self.loose = None;
+        }
+        Ok(())
+    }
 }
 
 /// Edits the leaf that the pages from `page` on belong to.
 #[inline]
 pub(super) fn edit_leaf(
-    Tree { root, known, path, guard }: Tree<'_>,
+    mut tree: Tree<'_>,
     page: u64,
     neighbours: Neighbours,
     edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
 ) -> Result<Outcome, Errno> {
+    if tree.is_complex() {
+        if tree.is_for_loose() {
+            return edit_loose(tree, page, neighbours, edit);
+        }
+        tree.bind()?;
+    }
+    let Tree { root, known, path, guard, .. } = tree;
     let mut place = Place::whole(guard, neighbours);
     let mut older = *known;
     let mut depth = 0;
@@ -166,6 +206,60 @@ pub(super) fn edit_leaf(
     Ok(Outcome::Done)
 }
 
+/// [`edit_leaf`] where another version has the tree: the leaf is copied first, and the path to it only if nodes there
+/// have to know of the change.
+#[inline(never)]
+#[cold]
+fn edit_loose(
+    Tree { root, known, loose, path, guard }: Tree<'_>,
+    page: u64,
+    neighbours: Neighbours,
+    edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
+) -> Result<Outcome, Errno> {
+    let mut place = Place::whole(guard, neighbours);
+    let mut older = *known;
+    let mut depth = 0;
+    let mut node = &*root;
+    let bound = loop {
+        match node {
+            Node::Leaf(leaf) => break leaf,
+            Node::Inner(inner) => {
+                let slot = path.rank_end(&inner.spans, depth, page).min(inner.spans.len() - 1);
+                place.enter(&inner.spans, slot);
+                older = Summary { span: inner.spans.span(slot), gap: inner.gaps[slot] };
+                node = &inner.children[slot];
+                depth += 1;
+            }
+        }
+    };
+    let known_loose = loose.as_ref().filter(|loose| loose.stands_for(bound));
+    let is_loose = known_loose.is_some();
+    let mut shared = Arc::clone(known_loose.unwrap_or(bound));
+    let leaf = unshare(&mut shared)?;
+    place.at = path.rank_end(&leaf.spans, depth, page);
+    let (before, after) = match edit(leaf, &place) {
+        Edit::Done { before, after } => (before, after),
+        Edit::Needless => return Ok(Outcome::Done),
+        Edit::Beside => return Ok(Outcome::Beside),
+        Edit::Declined => return Ok(Outcome::Declined),
+    };
+    let gap = renew(older.gap, before, after).unwrap_or_else(|| leaf.spans.max_gap(guard));
+    let newer = Summary { span: leaf.spans.whole(), gap };
+    if newer != older {
+        bind(root, older.span.first, shared)?;
+        if is_loose {
+            *loose = None;
+        }
+        summarize(root, &path.0[..depth], newer, (known, guard));
+        return Ok(Outcome::Done);
+    }
+    if let Some(other) = loose.as_ref().filter(|_| !is_loose) {
+        bind(root, other.spans.first(0), Arc::clone(other))?;
+    }
+    *loose = Some(shared);
+    Ok(Outcome::Done)
+}
+
 /// Brings what the nodes on `path`, none of them shared, know of their children up to date, from the lowest on:
 /// `newest` is what is true of the leaf. `known` is what is known of `node`.
 #[inline]
@@ -188,7 +282,7 @@ fn summarize(node: &mut Node, path: &[u8], newest: Summary, (known, guard): (&mu
 ///
 /// # Panics
 /// If a page is not free.
-#[inline]
+#[inline(always)]
 pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut Option<Region>) -> Edit {
     let (first, end) = (range.first_page(), range.end_page());
     let Leaf { spans, regions } = &mut *leaf;
@@ -220,7 +314,7 @@ pub(super) fn insert(leaf: &mut Leaf, place: &Place, range: PageRange, new: &mut
 }
 
 /// Empties `range`.
-#[inline]
+#[inline(always)]
 pub(super) fn remove(leaf: &mut Leaf, place: &Place, range: PageRange) -> Edit {
     let (first, end) = (range.first_page(), range.end_page());
     let Some(Range { start: at, end: after }) = place.slots(leaf, range) else { return Edit::Declined };
@@ -290,7 +384,7 @@ impl Part {
 
     /// Makes the part `new`. Gives what [`Edit::Done`] has as `before`; the gaps after do not matter, as what is mapped
     /// stays mapped. `None` if nothing changes.
-    #[inline]
+    #[inline(always)]
     fn become_region(self, leaf: &mut Leaf, new: Region) -> Option<u64> {
         let Leaf { spans, regions } = &mut *leaf;
         let (keeps_low, keeps_high) = (self.keeps_low(), self.keeps_high());
@@ -372,7 +466,7 @@ impl Run {
 }
 
 /// Changes what is in `range`.
-#[inline]
+#[inline(always)]
 pub(super) fn update(
     leaf: &mut Leaf,
     place: &Place,

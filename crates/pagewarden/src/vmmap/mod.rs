@@ -17,6 +17,9 @@
 //! An inner node has its children in groups of eight, which versions share as well (`children`): to copy the node is to
 //! count its groups and to copy the one that changes.
 //!
+//! A change that the nodes above the leaf need not know of copies none of them: the new leaf stays beside the tree, which
+//! versions go on sharing (`loose`).
+//!
 //! A parent knows each child's bounds and largest gap; gaps between children follow from their bounds. A gap
 //! below a region that grows down is counted without the guard, in the search as in the summaries. So every
 //! operation is O(log n) plus the regions that it names, the gap search too; recursion is as deep as the tree
@@ -46,11 +49,13 @@ mod edit;
 mod gap;
 mod iter;
 mod local;
+mod loose;
 mod node;
 mod spans;
 #[cfg(test)]
 mod tests;
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::addr::{PageCount, PageRange, VirtAddr};
@@ -120,6 +125,8 @@ pub struct Vmmap {
     root: Option<Node>,
     /// What is known of the root, as parents know it of their children.
     whole: Summary,
+    /// A leaf that stands for one of the tree.
+    loose: Option<Arc<Leaf>>,
     /// The way to the leaf of the last edit.
     path: Path,
     len: usize,
@@ -133,7 +140,7 @@ impl Vmmap {
 
     /// An empty map that keeps `guard` pages free below each region that grows down.
     pub fn new(guard: PageCount) -> Self {
-        Self { root: None, whole: Self::NOTHING, path: Path::default(), len: 0, guard }
+        Self { root: None, whole: Self::NOTHING, loose: None, path: Path::default(), len: 0, guard }
     }
 
     /// The pages kept free below a region that grows down.
@@ -164,27 +171,27 @@ impl Vmmap {
     /// The region that holds `address`, or else the first above it (Linux: `find_vma`).
     #[inline]
     pub fn at_or_after(&self, address: VirtAddr) -> Option<Entry<'_>> {
-        let (leaf, slot) = self.root()?.seek(address.page_number())?;
+        let (leaf, slot) = self.view()?.seek(address.page_number())?;
         Some(leaf.entry(slot))
     }
 
     /// The last region that ends at or below `address`.
     #[inline]
     pub fn before(&self, address: VirtAddr) -> Option<Entry<'_>> {
-        let below = |page| self.root()?.seek_below(page).map(|(leaf, slot)| leaf.entry(slot));
+        let below = |page| self.view()?.seek_below(page).map(|(leaf, slot)| leaf.entry(slot));
         let entry = below(address.page_number())?;
         if entry.range.end() <= address { Some(entry) } else { below(entry.range.first_page()) }
     }
 
     /// All regions, lowest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
-        Iter::new(self.root(), 0, u64::MAX)
+        Iter::new(self.view(), 0, u64::MAX)
     }
 
     /// The regions that share a page with `range`, lowest first, with their whole bounds.
     #[inline]
     pub fn range(&self, range: PageRange) -> impl DoubleEndedIterator<Item = Entry<'_>> {
-        Iter::new(self.root(), range.first_page(), range.end_page())
+        Iter::new(self.view(), range.first_page(), range.end_page())
     }
 
     /// Whether nothing is mapped in `range`.
@@ -287,7 +294,8 @@ impl Vmmap {
         edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
     ) -> Result<Outcome, Errno> {
         let Some(root) = &mut self.root else { return Ok(Outcome::Declined) };
-        let tree = Tree { root, known: &mut self.whole, path: &mut self.path, guard: self.guard.get() };
+        let Self { whole: known, loose, path, .. } = self;
+        let tree = Tree { root, known, loose, path, guard: self.guard.get() };
         let mut grown = 0;
         let edit = |leaf: &mut Leaf, place: &Place| {
             let before = leaf.regions.len();
@@ -322,7 +330,7 @@ impl Vmmap {
     /// If it does not.
     pub fn check_invariants(&self) {
         let count = self.root().map_or(0, |root| root.check_root(self.guard.get()));
-        assert_eq!(self.len, count, "number of regions");
+        assert_eq!(self.len, count.wrapping_add(self.check_loose()), "number of regions");
         let whole = self.root().map_or(Self::NOTHING, |root| root.summary(self.guard.get()));
         assert_eq!(self.whole, whole, "summary of the root");
         let (mut walked, mut below) = (0, None::<Entry<'_>>);

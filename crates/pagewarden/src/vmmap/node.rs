@@ -57,10 +57,16 @@ pub(super) enum Node {
 }
 
 /// Regions and where they lie.
-#[derive(Clone)]
 pub(super) struct Leaf {
     pub(super) spans: Spans<LEAF_LEN>,
     pub(super) regions: ArrayVec<Region, LEAF_LEN>,
+}
+
+impl Clone for Leaf {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self { spans: self.spans.clone(), regions: copy(&self.regions) }
+    }
 }
 
 /// Nodes of one height, and what is known of them.
@@ -140,7 +146,7 @@ impl Leaf {
         self.spans.close(gone);
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let len = self.regions.len();
         assert_eq!(self.spans.len(), len, "bounds without regions");
         self.spans.check();
@@ -317,29 +323,26 @@ impl Node {
         }
     }
 
-    /// The first slot of a leaf that ends above `page`.
+    /// The leaf with the first region that ends above `page`. If there is none, a leaf or nothing.
     #[inline]
-    pub(super) fn seek(&self, page: u64) -> Option<(&Leaf, usize)> {
+    pub(super) fn leaf_above(&self, page: u64) -> Option<&Leaf> {
         let mut node = self;
         loop {
             match node {
                 Self::Inner(inner) => node = inner.children.get(inner.spans.rank_end(page))?,
-                Self::Leaf(leaf) => {
-                    let slot = leaf.spans.rank_end(page);
-                    return (slot < leaf.regions.len()).then_some((leaf, slot));
-                }
+                Self::Leaf(leaf) => return Some(leaf),
             }
         }
     }
 
-    /// The last slot of a leaf that starts below `page`.
+    /// The leaf with the last region that starts below `page`. If there is none, a leaf or nothing.
     #[inline]
-    pub(super) fn seek_below(&self, page: u64) -> Option<(&Leaf, usize)> {
+    pub(super) fn leaf_below(&self, page: u64) -> Option<&Leaf> {
         let mut node = self;
         loop {
             match node {
                 Self::Inner(inner) => node = &inner.children[inner.spans.rank_first(page).checked_sub(1)?],
-                Self::Leaf(leaf) => return Some((leaf, leaf.spans.rank_first(page).checked_sub(1)?)),
+                Self::Leaf(leaf) => return Some(leaf),
             }
         }
     }
@@ -390,6 +393,16 @@ pub(super) fn unshare<T: Clone>(node: &mut Arc<T>) -> Result<&mut T, Errno> {
         make_sure_of_memory::<T>()?;
     }
     Ok(Arc::make_mut(node))
+}
+
+/// A copy of `items`. That of `ArrayVec` itself goes by an iterator, and takes several times as long.
+#[inline]
+pub(super) fn copy<T: Clone, const N: usize>(items: &ArrayVec<T, N>) -> ArrayVec<T, N> {
+    let mut copy = ArrayVec::new();
+    for item in items {
+        copy.push(item.clone());
+    }
+    copy
 }
 
 /// Makes room for `count` more items.
