@@ -224,6 +224,14 @@ mod tests {
         }
     }
 
+    /// A provider, four pages of it that are written to, and four warm ones to go to.
+    fn four_pages() -> (ArenaProvider, PageRange, PageRange) {
+        let (mut provider, pages) = plain(32);
+        write(&provider, pages(0, 4));
+        provider.unmap(pages(4, 28), PLAIN).unwrap();
+        (provider, pages(0, 4), pages(16, 4))
+    }
+
     /// Whether the pages of `range` hold what [`write`] gave to those of `from`.
     fn holds(range: PageRange, from: PageRange) -> bool {
         (range.first_page()..range.end_page()).zip(from.first_page()..).all(|(page, old)| {
@@ -289,13 +297,10 @@ mod tests {
     #[test]
     fn pages_that_a_child_shares_move_as_ever() {
         let _alone = alone();
-        let (mut provider, pages) = plain(32);
+        let (mut provider, here, there) = four_pages();
         if !can_carry(&mut provider) {
             return;
         }
-        let (here, there) = (pages(0, 4), pages(16, 4));
-        write(&provider, here);
-        provider.unmap(pages(4, 28), PLAIN).unwrap();
         // SAFETY: the child does nothing but wait.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -305,7 +310,7 @@ mod tests {
             }
         }
         // The first two pages are the parent's own again, the others cannot be taken along.
-        write(&provider, pages(0, 2));
+        write(&provider, PageRange::from_pages(here.first_page(), PageCount::new(2)).unwrap());
         let is_carried = provider.carry(here, there);
         let is_kept = holds(here, here) && is_unreachable(&provider, there);
         let moved = provider.move_to(here, there, Source::Removed, &region());
@@ -355,15 +360,13 @@ mod tests {
     #[test]
     fn a_child_behind_the_arenas_back_moves_pages_of_its_own() {
         let _alone = alone();
-        let (mut provider, pages) = plain(32);
+        let (mut provider, here, there) = four_pages();
         if !can_carry(&mut provider) {
             return;
         }
-        let (here, there) = (pages(0, 4), pages(16, 4));
-        write(&provider, here);
-        provider.unmap(pages(4, 28), PLAIN).unwrap();
         assert!(provider.carry(here, there).unwrap());
-        // SAFETY: the child does nothing but what follows, with no lock that another thread of this process may hold.
+        // SAFETY: the child does nothing but what follows; of locks that other threads may have held it takes only that of
+        // the allocator, which the C library hands over in order.
         let child = unsafe { libc::fork() };
         if child == 0 {
             // Written to, the pages are the child's.
@@ -381,11 +384,8 @@ mod tests {
 
     #[test]
     fn a_process_that_wants_no_descriptor_gets_none() {
-        let (mut provider, pages) = plain(32);
+        let (mut provider, here, there) = four_pages();
         provider.carrier = Carrier::new(PageMoves::ByMremap);
-        let (here, there) = (pages(0, 4), pages(16, 4));
-        write(&provider, here);
-        provider.unmap(pages(4, 28), PLAIN).unwrap();
         assert_eq!(provider.carry(here, there), Ok(false));
         provider.move_to(here, there, Source::Removed, &region()).unwrap();
         assert!(holds(there, here) && is_unreachable(&provider, here));

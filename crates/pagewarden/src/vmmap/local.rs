@@ -9,7 +9,7 @@
 //! Edits are inlined into both ways to a leaf: left to itself, the compiler makes calls of them where there are two.
 
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use super::loose::bind;
 use super::node::{INNER_LEN, LEAF_LEAST, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
@@ -192,18 +192,33 @@ pub(super) fn edit_leaf(
         }
     };
     place.at = path.rank_end(&leaf.spans, depth, page);
-    let (before, after) = match edit(leaf, &place) {
-        Edit::Done { before, after } => (before, after),
-        Edit::Needless => return Ok(Outcome::Done),
-        Edit::Beside => return Ok(Outcome::Beside),
-        Edit::Declined => return Ok(Outcome::Declined),
+    let newer = match change(leaf, &place, older, edit) {
+        ControlFlow::Continue(newer) => newer,
+        ControlFlow::Break(outcome) => return Ok(outcome),
     };
-    let gap = renew(older.gap, before, after).unwrap_or_else(|| leaf.spans.max_gap(guard));
-    let newer = Summary { span: leaf.spans.whole(), gap };
     if newer != older {
         summarize(root, &path.0[..depth], newer, (known, guard));
     }
     Ok(Outcome::Done)
+}
+
+/// Lets `edit` change `leaf`, of which `older` is known. What is true of it then, or what became of the change if it left
+/// the leaf alone.
+#[inline]
+fn change(
+    leaf: &mut Leaf,
+    place: &Place,
+    older: Summary,
+    edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
+) -> ControlFlow<Outcome, Summary> {
+    let (before, after) = match edit(leaf, place) {
+        Edit::Done { before, after } => (before, after),
+        Edit::Needless => return ControlFlow::Break(Outcome::Done),
+        Edit::Beside => return ControlFlow::Break(Outcome::Beside),
+        Edit::Declined => return ControlFlow::Break(Outcome::Declined),
+    };
+    let gap = renew(older.gap, before, after).unwrap_or_else(|| leaf.spans.max_gap(place.guard));
+    ControlFlow::Continue(Summary { span: leaf.spans.whole(), gap })
 }
 
 /// [`edit_leaf`] where another version has the tree: the leaf is copied first, and the path to it only if nodes there
@@ -237,14 +252,10 @@ fn edit_loose(
     let mut shared = Arc::clone(known_loose.unwrap_or(bound));
     let leaf = unshare(&mut shared)?;
     place.at = path.rank_end(&leaf.spans, depth, page);
-    let (before, after) = match edit(leaf, &place) {
-        Edit::Done { before, after } => (before, after),
-        Edit::Needless => return Ok(Outcome::Done),
-        Edit::Beside => return Ok(Outcome::Beside),
-        Edit::Declined => return Ok(Outcome::Declined),
+    let newer = match change(leaf, &place, older, edit) {
+        ControlFlow::Continue(newer) => newer,
+        ControlFlow::Break(outcome) => return Ok(outcome),
     };
-    let gap = renew(older.gap, before, after).unwrap_or_else(|| leaf.spans.max_gap(guard));
-    let newer = Summary { span: leaf.spans.whole(), gap };
     if newer != older {
         bind(root, older.span.first, shared)?;
         if is_loose {
