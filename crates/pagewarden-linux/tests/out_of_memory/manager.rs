@@ -131,10 +131,7 @@ fn a_request_without_memory_fails_as_a_whole() {
         });
         let granted = granted.unwrap_or_else(|| panic!("{request:?} never succeeds"));
         println!("{request:?}: {granted} allocations at a time");
-        assert!(
-            granted >= 2,
-            "{request:?}: the plan has a list, and copies a leaf at least of the map that is in force"
-        );
+        assert!(granted >= 1, "{request:?}: the plan copies a leaf at least of the map that is in force");
         assert_ne!(Picture::of(&manager), before, "{request:?} has no effect at all");
     }
 }

@@ -43,9 +43,8 @@ fn move_break(draft: &mut Draft<'_>, to: VirtAddr) -> Option<()> {
 }
 
 fn shrink(draft: &mut Draft<'_>, gone: PageRange) -> Option<Contents> {
-    draft.next.map.range(gone).next()?;
-    draft.check_modifiable(gone).ok()?;
-    draft.next.remove(gone).ok()
+    let is_mapped = draft.check_modifiable(gone).ok()?;
+    if is_mapped { draft.next.remove(gone).ok() } else { None }
 }
 
 fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use super::mdwe;
 use super::overcommit::Overcommit;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_modifiable};
 use super::space::{Space, Totals, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, round_up};
 use crate::error::Errno;
@@ -118,9 +118,11 @@ pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Regio
     let space = draft.space;
     mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
-    draft.check_modifiable(range)?;
     let mut replaced = Totals::default();
-    parts(&draft.next.map, range).for_each(|(part, region)| replaced.add(Totals::of(region, part.pages())));
+    for (part, region) in parts(&draft.next.map, range) {
+        check_modifiable(region)?;
+        replaced.add(Totals::of(region, part.pages()));
+    }
     let pages = range.pages().get();
     if !space.may_expand(&draft.next.totals, &region, pages - replaced.virtual_pages) {
         return Err(Errno::NoMem.into());
@@ -139,13 +141,13 @@ pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Regio
 /// Refuses a hole in the middle of a region when there is no room for one region more.
 pub(super) fn check_split(space: &Space, range: PageRange) -> Result<(), Refusal> {
     let map = &space.state.map;
+    if (map.len() as u64) < space.config.regions_max {
+        return Ok(());
+    }
     let is_middle = map
         .get(range.start())
         .is_some_and(|entry| entry.range.start() < range.start() && range.end() < entry.range.end());
-    if is_middle && map.len() as u64 >= space.config.regions_max {
-        return Err(Errno::NoMem.into());
-    }
-    Ok(())
+    if is_middle { Err(Errno::NoMem.into()) } else { Ok(()) }
 }
 
 /// Bytes in a page of the mapping, where huge ones are asked for (`mm/mmap.c:ksys_mmap_pgoff`).

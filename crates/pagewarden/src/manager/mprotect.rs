@@ -59,7 +59,8 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, prot: u64, key: Option<i3
         None if word == Prot::EXEC.bits().into() => WantedKey::ExecuteOnly,
         None => WantedKey::Kept,
     };
-    let range = start_at_region(space, addr, len, grows)?;
+    let whole = PageRange::from_len(VirtAddr::new(addr), len).ok_or(Errno::NoMem)?;
+    let range = if grows == 0 { whole } else { start_at_region(space, whole, grows)? };
     protect(space, range, &Wanted { prot: prot_from_word(word), key })
 }
 
@@ -79,17 +80,16 @@ fn key_for(draft: &mut Draft<'_>, region: &Region, wanted: &Wanted) -> Protectio
     }
 }
 
-/// The range to change; for `PROT_GROWSDOWN` it begins where its first region does.
-fn start_at_region(space: &Space, addr: u64, len: u64, grows: u64) -> Result<PageRange, Refusal> {
-    let whole = PageRange::from_len(VirtAddr::new(addr), len).ok_or(Errno::NoMem)?;
+/// The range to change, which `PROT_GROWSDOWN` begins where its first region does.
+fn start_at_region(space: &Space, whole: PageRange, grows: u64) -> Result<PageRange, Refusal> {
     let first = space.state.map.range(whole).next().ok_or(Errno::NoMem)?;
-    match grows {
-        PROT_GROWS_DOWN if !first.region.flags.contains(RegionFlags::GROWS_DOWN) => Err(Errno::Inval.into()),
-        PROT_GROWS_DOWN => Ok(PageRange::new(first.range.start(), whole.end()).ok_or(Errno::NoMem)?),
-        _ if first.range.start() > whole.start() => Err(Errno::NoMem.into()),
-        PROT_GROWS_UP => Err(Errno::Inval.into()),
-        _ => Ok(whole),
+    if grows == PROT_GROWS_DOWN {
+        let is_stack = first.region.flags.contains(RegionFlags::GROWS_DOWN);
+        let range = PageRange::new(first.range.start(), whole.end()).ok_or(Errno::NoMem)?;
+        return if is_stack { Ok(range) } else { Err(Errno::Inval.into()) };
     }
+    let errno = if first.range.start() > whole.start() { Errno::NoMem } else { Errno::Inval };
+    Err(errno.into())
 }
 
 fn protect(space: &Space, range: PageRange, wanted: &Wanted) -> Result<Plan, Refusal> {

@@ -47,7 +47,7 @@ pub(super) fn plan(space: &Space, call: &MremapRequest) -> Result<Plan, Refusal>
     let mut draft = Draft::new(space);
     draft.lock_errno(Errno::Again);
     let outcome = if remap.has_new_addr() {
-        move_to(&mut draft, &remap)
+        move_to(&mut draft, &remap, entry.region)
     } else if remap.new_len <= remap.old_len {
         shrink(&mut draft, &remap).map(|()| remap.addr)
     } else {
@@ -124,7 +124,8 @@ fn check_region(space: &Space, remap: &Remap, entry: &Entry<'_>) -> Result<(), R
     }
     // A tail that is cut off first may lie in other regions, or nowhere.
     let moved_len = remap.old_len.min(remap.new_len);
-    if moved_len > extent_end(space, entry) - remap.addr {
+    let is_beyond = |end: VirtAddr| moved_len > end.as_u64() - remap.addr;
+    if is_beyond(entry.range.end()) && is_beyond(extent_end(space, entry)) {
         return Err(Errno::Fault.into());
     }
     if moved_len == remap.new_len {
@@ -148,7 +149,7 @@ fn check_region(space: &Space, remap: &Remap, entry: &Entry<'_>) -> Result<(), R
 
 /// Where the run of regions ends that Linux sees as one with `entry`: what we charge tells them apart for us
 /// alone.
-fn extent_end(space: &Space, entry: &Entry<'_>) -> u64 {
+fn extent_end(space: &Space, entry: &Entry<'_>) -> VirtAddr {
     let mut last = *entry;
     while let Some(next) = space.state.map.get(last.range.end()) {
         if !is_one_to_linux(last.region, next.region) {
@@ -156,7 +157,7 @@ fn extent_end(space: &Space, entry: &Entry<'_>) -> u64 {
         }
         last = next;
     }
-    last.range.end().as_u64()
+    last.range.end()
 }
 
 fn is_one_to_linux(a: &Region, b: &Region) -> bool {
@@ -204,7 +205,7 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         return Err(Errno::NoMem.into());
     }
     let place = find_place(space, remap, region)?;
-    relocate(draft, remap, place, Target::Vacant)
+    relocate(draft, remap, region, &Destination { start: place, target: Target::Vacant })
 }
 
 /// Asks for what Linux charges for a region that grows, or that stays behind (`vrm_calc_charge`).
@@ -231,26 +232,22 @@ fn room_to_grow(space: &Space, remap: &Remap) -> Option<(PageRange, PageRange)> 
 }
 
 /// `MREMAP_FIXED` and `MREMAP_DONTUNMAP` (`mremap_to`).
-fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
-    let space = draft.space;
-    let old = VirtAddr::new(remap.addr);
-    let region = space.state.map.get(old).ok_or(Errno::Fault)?.region.clone();
-    let place = find_place(space, remap, &region);
+fn move_to(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, Refusal> {
+    let place = find_place(draft.space, remap, region);
     let mut replaced = None;
     if remap.flags.contains(RemapFlags::FIXED) {
         let range = PageRange::from_len(VirtAddr::new(remap.new_addr), remap.new_len).ok_or(Errno::Inval)?;
-        draft.check_modifiable(range)?;
-        if !draft.next.map.is_free(range) {
+        if draft.check_modifiable(range)? {
             replaced = Some(Op::Unmap { range, contents: draft.next.remove(range)? });
         }
     }
     let target = if replaced.is_some() { Target::Replace } else { Target::Vacant };
-    if let Err(refusal) = check_after_unmap(draft, remap, &region) {
+    if let Err(refusal) = check_after_unmap(draft, remap, region) {
         replaced.into_iter().for_each(|unmap| draft.op(unmap));
         return Err(refusal);
     }
-    let place = match place {
-        Ok(place) => place,
+    let start = match place {
+        Ok(start) => start,
         Err(errno) => {
             // Linux looks at the place last of all: the tail is gone by then too.
             replaced.into_iter().for_each(|unmap| draft.op(unmap));
@@ -260,7 +257,7 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap) -> Result<u64, Refusal> {
     };
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
     let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
-    let moved = relocate(draft, &kept, place, target)?;
+    let moved = relocate(draft, &kept, region, &Destination { start, target })?;
     shrink(draft, remap)?;
     Ok(moved)
 }
@@ -297,18 +294,23 @@ fn find_place(space: &Space, remap: &Remap, region: &Region) -> Result<VirtAddr,
     )
 }
 
-/// Moves the pages, or shows them a second time if the old size is 0 (`move_vma`).
-fn relocate(draft: &mut Draft<'_>, remap: &Remap, place: VirtAddr, target: Target) -> Result<u64, Refusal> {
+/// Where pages go, and what is there before.
+struct Destination {
+    start: VirtAddr,
+    target: Target,
+}
+
+/// Moves the pages of `region`, or shows them a second time if the old size is 0 (`move_vma`).
+fn relocate(draft: &mut Draft<'_>, remap: &Remap, region: &Region, destination: &Destination) -> Result<u64, Refusal> {
     let space = draft.space;
     if space.state.map.len() as u64 >= space.config.regions_max.saturating_sub(3) {
         return Err(Errno::NoMem.into());
     }
-    let to = PageRange::from_len(place, remap.new_len).ok_or(Errno::Inval)?;
+    let to = PageRange::from_len(destination.start, remap.new_len).ok_or(Errno::Inval)?;
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
-        return duplicate(draft, remap, to, target);
+        return duplicate(draft, remap, to, destination.target);
     };
-    let flags = draft.next.map.get(from.start()).ok_or(Errno::Fault)?.region.flags;
-    ask_for_growth(draft, remap, flags)?;
+    ask_for_growth(draft, remap, region.flags)?;
     let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())
@@ -326,12 +328,14 @@ pub(super) fn relocate_regions(
     if source == Source::Removed {
         state.remove(from)?;
     }
+    let mut last = None;
     for (part, region) in parts(&before, from) {
+        last = Some(region);
         let start = to.first_page() + (part.first_page() - from.first_page());
         let here = PageRange::from_pages(start, part.pages()).ok_or(Errno::Inval)?;
         state.insert(here, shifted(region, part, here))?;
     }
-    let (_, last) = parts(&before, from).next_back().ok_or(Errno::Fault)?;
+    let last = last.ok_or(Errno::Fault)?;
     let end_of_moved = VirtAddr::new(to.start().as_u64() + from.bytes());
     if let Some(added) = to.from(end_of_moved) {
         state.insert(added, shifted(last, from, to))?;
@@ -380,12 +384,13 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
     draft.lock_errno(Errno::Again);
     let range = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len).ok_or(Errno::Fault)?;
     let mut outcome: Result<u64, Refusal> = Err(Errno::Fault.into());
-    for (part, region) in parts(&space.state.map, range) {
+    for entry in space.state.map.range(range) {
+        let Some(part) = entry.range.intersection(range) else { continue };
         let is_first = outcome.is_err();
         if is_first && part.start() != range.start() {
             break;
         }
-        if !may_move_along(region) && (!is_first || part.end() < range.end()) {
+        if !may_move_along(entry.region) && (!is_first || part.end() < range.end()) {
             outcome = Err(Errno::Fault.into());
             break;
         }
@@ -396,10 +401,7 @@ fn move_all(space: &Space, remap: &Remap) -> Result<Plan, Refusal> {
             new_addr: remap.new_addr + (part.start().as_u64() - remap.addr),
             flags: remap.flags,
         };
-        let moved = match space.state.map.get(part.start()) {
-            Some(entry) => check_region(space, &piece, &entry).and_then(|()| move_to(&mut draft, &piece)),
-            None => Err(Errno::Fault.into()),
-        };
+        let moved = check_region(space, &piece, &entry).and_then(|()| move_to(&mut draft, &piece, entry.region));
         if let Err(refusal) = moved {
             outcome = Err(refusal);
             break;

@@ -21,11 +21,9 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64) -> Result<Plan, Refusal> 
 
 /// Unmaps what is in `range`; nothing at all is no error.
 pub(super) fn unmap(draft: &mut Draft<'_>, range: PageRange) -> Result<(), Refusal> {
-    if draft.next.map.is_free(range) {
-        return Ok(());
-    }
     check_split(draft.space, range)?;
-    draft.check_modifiable(range)?;
-    draft.unmap(range)?;
+    if draft.check_modifiable(range)? {
+        draft.unmap(range)?;
+    }
     Ok(())
 }

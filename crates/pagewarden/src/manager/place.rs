@@ -188,6 +188,9 @@ fn gap(space: &Space, window: (u64, u64), len: u64, direction: Direction) -> Opt
             align_pages: 1,
         };
         let found = space.state.map.find_gap(&request)?;
+        if space.state.totals.stack_pages == 0 {
+            return Some(found.start().as_u64());
+        }
         let next = space.state.map.at_or_after(found.end());
         match next.filter(|next| guarded_start(next) < found.end().as_u64()) {
             None => return Some(found.start().as_u64()),

@@ -7,6 +7,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use smallvec::SmallVec;
+
 use super::space::{Space, State, parts};
 use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
@@ -75,8 +77,8 @@ impl fmt::Display for Cause {
 /// What a request will do: operations, the state they lead to, and the answer.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Operations in order; what cannot be undone comes last.
-    pub(super) ops: Vec<Op>,
+    /// Operations in order; what cannot be undone comes last. Most plans have one, which takes no allocation here.
+    pub(super) ops: SmallVec<[Op; 1]>,
     /// The state to publish when all operations have succeeded.
     pub(super) next: State,
     /// An object that the request makes, and the pages it costs.
@@ -149,7 +151,7 @@ impl Plan {
 pub(super) struct Draft<'a> {
     pub(super) space: &'a Space,
     pub(super) next: State,
-    ops: Vec<Op>,
+    ops: SmallVec<[Op; 1]>,
     object: Option<(Arc<MemoryObject>, PageCount)>,
     checkpoints: Vec<Checkpoint>,
     /// The state changes even if there is nothing to do for the platform and the outcome is an error.
@@ -164,7 +166,7 @@ impl<'a> Draft<'a> {
         Self {
             space,
             next: space.state.clone(),
-            ops: Vec::new(),
+            ops: SmallVec::new(),
             object: None,
             checkpoints: Vec::new(),
             keeps_state: false,
@@ -224,9 +226,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Refuses to touch sealed regions (Linux) and those of the platform.
-    pub(super) fn check_modifiable(&self, range: PageRange) -> Result<(), Refusal> {
-        parts(&self.next.map, range).try_for_each(|(_, region)| check_modifiable(region))
+    /// Refuses to touch sealed regions (Linux) and those of the platform. Says whether anything is mapped in `range`.
+    pub(super) fn check_modifiable(&self, range: PageRange) -> Result<bool, Refusal> {
+        parts(&self.next.map, range).try_fold(false, |_, (_, region)| check_modifiable(region).map(|()| true))
     }
 
     /// Whether `pages` more can be committed on top of what the draft commits so far.
