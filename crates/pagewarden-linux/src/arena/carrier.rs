@@ -2,7 +2,7 @@
 //!
 //! The host's mremap takes a mapping apart and makes another. Between two places that are mapped alike already, a move
 //! need only take the pages along. The host does so where the target is registered with a descriptor. Registered
-//! are the places that were moved to last, for write protection that nobody asks for: no fault is reported.
+//! are the places that pages were moved between last, for write protection that nobody asks for: no fault is reported.
 //! A registered place does not unite with what is around it, so there are few.
 //!
 //! The descriptor is opened by the first move that it is of use to, and lies far above those that a program counts on.
@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use pagewarden::{Errno, PAGE_SIZE, PageRange};
 
+use super::mark::ProcessMark;
 use super::reservation::{Reservation, syscall};
 
 /// Most places that are registered.
@@ -73,8 +74,8 @@ enum Descriptor {
 #[derive(Debug)]
 struct Opened {
     fd: OwnedFd,
-    /// The process whose memory it is for.
-    owner: u32,
+    /// Seen by the process whose memory it is for.
+    mark: ProcessMark,
 }
 
 impl Carrier {
@@ -110,7 +111,7 @@ impl Carrier {
 
     /// Gives up a descriptor that is for another process. What is registered there is not in a child.
     fn leave_parent(&mut self) {
-        if matches!(&self.descriptor, Descriptor::Open(opened) if opened.owner != std::process::id()) {
+        if matches!(&self.descriptor, Descriptor::Open(opened) if !opened.mark.is_ours()) {
             *self = self.fork();
         }
     }
@@ -121,8 +122,11 @@ impl Carrier {
     pub(super) fn carry(&mut self, memory: &Reservation, from: PageRange, to: PageRange) -> u64 {
         let try_to = |this: &Self| this.fd().map_or(0, |fd| move_pages(fd, memory, from, to));
         let mut carried = try_to(self);
-        if carried == 0 && self.register(memory, to).is_ok() {
-            carried = try_to(self);
+        // The host asks for one mapping at either place: there must be no border of what is registered in the old one.
+        for place in [to, from] {
+            if carried == 0 && self.register(memory, place).is_ok() {
+                carried = try_to(self);
+            }
         }
         if carried == from.bytes() {
             self.failures = 0;
@@ -185,12 +189,13 @@ impl Carrier {
 
 /// Opens a descriptor that can move pages.
 fn open() -> Option<Opened> {
+    let mark = ProcessMark::new()?;
     let flags = u64::from(libc::O_CLOEXEC.unsigned_abs()) | USER_MODE_ONLY;
     let low = owned(libc::SYS_userfaultfd, [flags, 0, 0, 0, 0, 0])?;
     control(&low, UFFDIO_API, &mut [API, FEATURE_MOVE, 0]).ok()?;
     let number = u64::from(low.as_raw_fd().unsigned_abs());
     let fd = owned(libc::SYS_fcntl, [number, u64::from(libc::F_DUPFD_CLOEXEC.unsigned_abs()), LOWEST_FD, 0, 0, 0])?;
-    Some(Opened { fd, owner: std::process::id() })
+    Some(Opened { fd, mark })
 }
 
 /// The descriptor that a call makes.

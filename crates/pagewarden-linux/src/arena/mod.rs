@@ -37,6 +37,7 @@ mod fork;
 mod injected;
 mod keys;
 mod locks;
+mod mark;
 mod moves;
 mod outside;
 mod provider;

@@ -340,6 +340,24 @@ mod tests {
     }
 
     #[test]
+    fn a_border_of_what_is_registered_is_no_obstacle() {
+        let _alone = alone();
+        let (mut provider, pages) = plain(64);
+        if !can_carry(&mut provider) {
+            return;
+        }
+        write(&provider, pages(0, 8));
+        provider.unmap(pages(8, 56), PLAIN).unwrap();
+        assert!(provider.carry(pages(0, 4), pages(16, 4)).unwrap(), "registers the latter");
+        provider.map_vacant(pages(20, 4), &region()).unwrap();
+        write(&provider, pages(16, 8));
+        for (from, to) in [(pages(16, 8), pages(40, 8)), (pages(40, 8), pages(14, 8)), (pages(14, 8), pages(42, 8))] {
+            assert!(provider.carry(from, to).unwrap(), "{from} to {to}");
+            assert!(holds(to, pages(16, 8)) && is_unreachable(&provider, from));
+        }
+    }
+
+    #[test]
     fn few_places_are_registered() {
         let _alone = alone();
         let (mut provider, pages) = plain(256);
