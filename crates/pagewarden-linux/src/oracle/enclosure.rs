@@ -159,13 +159,18 @@ impl Enclosure {
 
     /// The part of a region that lies in the range.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
-        // A region around both ends of an empty heap is called so, but the heap starts where the range does: without
-        // the part that lies outside this region would not be.
-        let is_wide = line.start < START && line.name == "[heap]";
-        let name = if is_wide && program_break() <= START { "" } else { line.name };
+        let name = name_inside(&line, program_break);
         let clipped = MapLine { start: line.start.max(START), end: line.end.min(END), name, ..line };
         (clipped.start < clipped.end).then_some(clipped)
     }
+}
+
+/// The name of the part of a region that lies in the range.
+fn name_inside<'a>(line: &MapLine<'a>, program_break: impl Fn() -> u64) -> &'a str {
+    // A region around both ends of an empty heap is called so, but the heap starts where the range does: without
+    // the part that lies outside this region would not be.
+    let is_wide = line.start < START && line.name == "[heap]";
+    if is_wide && program_break() <= START { "" } else { line.name }
 }
 
 fn program_break() -> u64 {
@@ -260,4 +265,23 @@ fn map_without_rights(start: u64, end: u64) -> bool {
         unsafe { raw::syscall(libc::SYS_prctl, args) };
     }
     mapped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_heap_that_has_pages_in_the_range_is_called_so_there() {
+        let line = |start, name| MapLine { start, end: START + 0x4000, perms: "rw-p", offset: 0, name };
+        let cases = [
+            (START - 0x1000, "[heap]", START, ""),
+            (START - 0x1000, "[heap]", START + 1, "[heap]"),
+            (START, "[heap]", START, "[heap]"),
+            (START - 0x1000, "[stack]", START, "[stack]"),
+        ];
+        for (start, name, program_break, expected) in cases {
+            assert_eq!(name_inside(&line(start, name), || program_break), expected, "{name} from {start:#x}");
+        }
+    }
 }
