@@ -1,10 +1,14 @@
 //! Memory calls answered by an arena, against the same calls made to the host kernel itself.
 //!
-//! Both sides run in turn within one run; a figure is the median over the rounds of the mean of a batch, in
-//! nanoseconds of thread time. With 60,000 regions, both sides have them when it is their turn: two sets at once are
-//! more than the host allows a process.
+//! Both sides run in turn within one run, a batch of one row each, in nanoseconds of thread time. Each side has a process
+//! of its own: two sets of 60,000 regions are more than the host allows one. Both stay on one processor: else what changes
+//! rights also waits for the processors that the process was on before.
+//!
+//! What a region more or less costs the host depends on its neighbours: the node of the tree where they are may be full,
+//! and is then split and united again each time. So each round has another number of them.
 
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 
 use pagewarden_linux::arena::{Arena, ArenaOptions};
 
@@ -18,6 +22,12 @@ const NO_RESERVE: u64 = 0x4000;
 const RATIO_MAX: f64 = 1.25;
 /// Most that a call may cost that the host need not be asked for, in nanoseconds.
 const ALONE_MAX: f64 = 300.0;
+/// How often each side has its turn with each row, and how often it makes the calls of the row in a turn.
+const ROUNDS: u32 = 6 * NEIGHBOURS_END;
+const BATCH: u32 = 400;
+/// Rounds have 0, 1 and so on regions beside those of the row; with so many they begin anew. As many as the host's nodes
+/// have slots.
+const NEIGHBOURS_END: u32 = 16;
 
 /// Who answers.
 trait Side {
@@ -271,6 +281,19 @@ fn refused(calls: &Calls<'_>) -> i64 {
     calls.0.call(libc::SYS_munmap, [0x7fff_ffff_f000, PAGE, 0, 0, 0, 0])
 }
 
+/// Keeps this process, and those that it starts, on the processor that it is on.
+fn stay_here() {
+    // SAFETY: a set of no processors is all zero.
+    let mut here: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call has no arguments.
+    let processor = unsafe { libc::sched_getcpu() };
+    // SAFETY: the kernel does not number more processors than a set holds.
+    unsafe { libc::CPU_SET(usize::try_from(processor).expect("a processor"), &mut here) };
+    // SAFETY: the set is alive and as large as is said.
+    let answer = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const here) };
+    assert_eq!(answer, 0, "a process may stay where it is");
+}
+
 /// Nanoseconds that this thread has run.
 fn thread_time() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -279,31 +302,40 @@ fn thread_time() -> f64 {
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// Nanoseconds that `row` takes each time, of `batch` times.
-fn measure(row: &Row, calls: &Calls<'_>, batch: u32) -> f64 {
+/// Nanoseconds that `row` takes each time, beside the neighbours of `round`.
+fn measure(row: &Row, calls: &Calls<'_>, round: u32) -> f64 {
+    let rights = [READ, NONE].into_iter().cycle();
+    let neighbours = rights.take((round % NEIGHBOURS_END).try_into().expect("a few"));
+    let neighbours: Vec<u64> = neighbours.map(|prot| calls.mmap(1, prot)).collect();
     let what = (row.prepare)(calls);
     (row.act)(calls, what);
     let before = thread_time();
-    (0..batch).for_each(|_| (row.act)(calls, what));
+    (0..BATCH).for_each(|_| (row.act)(calls, what));
     let took = thread_time() - before;
     (row.finish)(calls, what);
-    took / f64::from(batch)
+    neighbours.into_iter().for_each(|at| calls.munmap(at, 1));
+    took / f64::from(BATCH)
 }
 
 /// Maps so many regions; each page has other rights than the next. All come from one region that has been written to,
 /// as a program's do: to the host they have an owner then (`anon_vma`).
-fn fill(calls: &Calls<'_>, regions: u64) -> u64 {
+fn fill(calls: &Calls<'_>, regions: u64) {
+    if regions == 1 {
+        return;
+    }
     let at = calls.mmap(regions, RW);
     touch(at, 1);
     for page in (1..regions).step_by(2) {
         calls.mprotect(at + page * PAGE, 1, READ);
     }
-    at
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The mean of `values` without the tenth at either end: those were disturbed.
+fn usual(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let rare = values.len() / 10;
+    let kept = &values[rare..values.len() - rare];
+    kept.iter().sum::<f64>() / kept.len() as f64
 }
 
 /// What one row took, each side in each round.
@@ -313,24 +345,66 @@ struct Times {
     arena: Vec<f64>,
 }
 
-/// Who answers, and where its times are kept.
-type Measured<'a> = (&'a dyn Side, fn(&mut Times) -> &mut Vec<f64>);
+/// Says that a process is the host's side; the number of its regions follows.
+const HOST_SIDE: &str = "--host-side";
 
-fn measure_all(regions: u64, rounds: u32, batch: u32, wanted: &[&Row]) -> Vec<Times> {
+/// The host's side: for each row that it is told of, it tells how long that took.
+struct HostSide {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl HostSide {
+    fn start(regions: u64) -> Self {
+        let own = std::env::current_exe().expect("this program");
+        let mut command = Command::new(own);
+        command.args([HOST_SIDE, &regions.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the process of the host's side");
+        let answers = BufReader::new(process.stdout.take().expect("its answers"));
+        Self { process, answers }
+    }
+
+    fn measure(&mut self, row: &Row, round: u32) -> f64 {
+        let mut questions = self.process.stdin.as_ref().expect("its questions");
+        writeln!(questions, "{round} {}", row.name).expect("the host's side listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the host's side answers");
+        answer.trim().parse().expect("a number of nanoseconds")
+    }
+
+    /// What the process does.
+    fn serve(regions: u64) {
+        let calls = Calls(&Host);
+        fill(&calls, regions);
+        for question in std::io::stdin().lines().map_while(Result::ok) {
+            let (round, name) = question.split_once(' ').expect("a round and a row");
+            println!("{}", measure(row(name), &calls, round.parse().expect("a number")));
+        }
+    }
+}
+
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn row(name: &str) -> &'static Row {
+    ROWS.iter().find(|row| row.name == name).expect("the row")
+}
+
+fn measure_all(regions: u64, wanted: &[&Row]) -> Vec<Times> {
+    let mut host = HostSide::start(regions);
     let options = ArenaOptions { size: 4 << 30, ..ArenaOptions::default() };
-    let mut times: Vec<Times> = wanted.iter().map(|_| Times::default()).collect();
     let arena = Arena::new(&options).expect("an arena");
-    for _ in 0..rounds {
-        let sides: [Measured<'_>; 2] = [(&Host, |times| &mut times.host), (&arena, |times| &mut times.arena)];
-        for (side, of) in sides {
-            let calls = Calls(side);
-            let filled = (regions > 1).then(|| fill(&calls, regions));
-            for (row, times) in wanted.iter().zip(&mut times) {
-                of(times).push(measure(row, &calls, batch));
-            }
-            if let Some(at) = filled {
-                calls.munmap(at, regions);
-            }
+    let calls = Calls(&arena);
+    fill(&calls, regions);
+    let mut times: Vec<Times> = wanted.iter().map(|_| Times::default()).collect();
+    for round in 0..ROUNDS {
+        for (row, times) in wanted.iter().zip(&mut times) {
+            times.host.push(host.measure(row, round));
+            times.arena.push(measure(row, &calls, round));
         }
     }
     times
@@ -349,40 +423,43 @@ fn print_least_move() {
         guard(from);
     };
     let (mut host, mut least) = (Vec::new(), Vec::new());
-    let row = ROWS.iter().find(|row| row.name == "mremap: move there + back").expect("the row");
-    for _ in 0..41 {
-        host.push(measure(row, &calls, 400));
+    for round in 0..ROUNDS {
+        host.push(measure(row("mremap: move there + back"), &calls, round));
         let at = calls.mmap(32, RW);
         touch(at, 4);
         (4..32).step_by(4).for_each(|page| guard(at + page * PAGE));
         let before = thread_time();
-        for _ in 0..400 {
+        for _ in 0..BATCH {
             move_to(at, at + 16 * PAGE);
             move_to(at + 16 * PAGE, at);
         }
-        least.push((thread_time() - before) / 400.0);
+        least.push((thread_time() - before) / f64::from(BATCH));
         calls.munmap(at, 32);
     }
-    let ratio = median(least.iter().zip(&host).map(|(least, host)| least / host).collect());
-    println!("\nmremap without a hole, there + back, host calls alone: {:.0} ns, {ratio:.2} times", median(least));
+    let (host, least) = (usual(host), usual(least));
+    let ratio = least / host;
+    println!("\nmremap without a hole, there + back, host calls alone: {least:.0} ns, {ratio:.2} times");
 }
 
 fn main() -> ExitCode {
-    println!("Processor time of the thread, medians; a ratio is the median of the ratios of the rounds.\n");
+    let mut args = std::env::args().skip_while(|arg| arg != HOST_SIDE).skip(1);
+    if let Some(regions) = args.next() {
+        HostSide::serve(regions.parse().expect("a number of regions"));
+        return ExitCode::SUCCESS;
+    }
+    stay_here();
+    println!("Processor time of the thread, means without the tenth at either end.\n");
     let names: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let is_wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| row.name.contains(name.as_str()));
     let wanted: Vec<&Row> = ROWS.iter().filter(is_wanted).collect();
     let mut failed = Vec::new();
     println!("| call | regions | host | arena | ratio | goal |");
     println!("|---|--:|--:|--:|--:|---|");
-    let both = [(1, 41, 400), (60_000, 9, 1600)].map(|(regions, rounds, batch)| {
-        let times = measure_all(regions, rounds, batch, &wanted);
-        (regions, times)
-    });
+    let both = [1, 60_000].map(|regions| (regions, measure_all(regions, &wanted)));
     for (at, row) in wanted.iter().enumerate() {
         for (regions, times) in &both {
-            let ratio = median(times[at].arena.iter().zip(&times[at].host).map(|(arena, host)| arena / host).collect());
-            let (host, arena) = (median(times[at].host.clone()), median(times[at].arena.clone()));
+            let (host, arena) = (usual(times[at].host.clone()), usual(times[at].arena.clone()));
+            let ratio = arena / host;
             let is_met = if row.alone { arena <= ALONE_MAX } else { ratio <= RATIO_MAX };
             let goal = if row.alone { format!("{ALONE_MAX} ns") } else { format!("{RATIO_MAX}") };
             let said = if is_met { "met" } else { "**missed**" };
