@@ -4,15 +4,15 @@
 //! process costs a call each time; a page that the host empties in children (`MADV_WIPEONFORK`, madvise(2)) costs a
 //! load. A child that shares the memory (vfork(2)) sees the mark: there, what works on that memory is right.
 
+use pagewarden::PAGE_SIZE;
+
 use super::reservation::syscall;
 
 /// One page, which holds a byte that is not 0.
 #[derive(Debug)]
 pub(super) struct ProcessMark {
-    addr: u64,
+    addr: usize,
 }
-
-const PAGE: u64 = pagewarden::PAGE_SIZE;
 
 impl ProcessMark {
     /// A mark of this process; `None` if the host has no page, or does not empty it in children.
@@ -20,11 +20,11 @@ impl ProcessMark {
         let rights = (libc::PROT_READ | libc::PROT_WRITE).unsigned_abs().into();
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unsigned_abs().into();
         // SAFETY: the host chooses a place where nothing is.
-        let addr = unsafe { syscall(libc::SYS_mmap, [0, PAGE, rights, flags, u64::MAX, 0]) }.ok()?;
-        let mark = Self { addr };
+        let addr = unsafe { syscall(libc::SYS_mmap, [0, PAGE_SIZE, rights, flags, u64::MAX, 0]) }.ok()?;
+        let mark = Self { addr: usize::try_from(addr).ok()? };
         let advice = libc::MADV_WIPEONFORK.unsigned_abs().into();
         // SAFETY: the page is ours, and has nothing in it yet.
-        unsafe { syscall(libc::SYS_madvise, [addr, PAGE, advice, 0, 0, 0]) }.ok()?;
+        unsafe { syscall(libc::SYS_madvise, [addr, PAGE_SIZE, advice, 0, 0, 0]) }.ok()?;
         // SAFETY: the page is ours and may be written; nobody has a reference to it.
         unsafe { mark.byte().write_volatile(1) };
         Some(mark)
@@ -38,13 +38,13 @@ impl ProcessMark {
     }
 
     fn byte(&self) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut(usize::try_from(self.addr).unwrap_or(0))
+        std::ptr::with_exposed_provenance_mut(self.addr)
     }
 }
 
 impl Drop for ProcessMark {
     fn drop(&mut self) {
         // SAFETY: the page is ours, in a child its copy, and nobody uses the mark any more.
-        let _ = unsafe { syscall(libc::SYS_munmap, [self.addr, PAGE, 0, 0, 0, 0]) };
+        let _ = unsafe { syscall(libc::SYS_munmap, [self.addr as u64, PAGE_SIZE, 0, 0, 0, 0]) };
     }
 }

@@ -113,6 +113,7 @@ fn manager() -> (ResourceLedger, PageManager<Agreeing>) {
 #[test]
 fn a_request_without_memory_fails_as_a_whole() {
     let (_ledger, mut manager) = manager();
+    let mut in_one_leaf = 0;
     for request in requests() {
         let before = Picture::of(&manager);
         let granted = (0..1000).find(|&allocations| {
@@ -133,7 +134,12 @@ fn a_request_without_memory_fails_as_a_whole() {
         println!("{request:?}: {granted} allocations at a time");
         assert!(granted >= 1, "{request:?}: the plan copies a leaf at least of the map that is in force");
         assert_ne!(Picture::of(&manager), before, "{request:?} has no effect at all");
+        in_one_leaf += u32::from(granted < 3);
     }
+    assert_eq!(
+        in_one_leaf, 4,
+        "a mapping over another, new rights, mlock and munlock: all others copy a path of the map"
+    );
 }
 
 #[test]

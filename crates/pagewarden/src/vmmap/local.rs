@@ -11,7 +11,7 @@
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
-use super::loose::bind;
+use super::loose::{bind, bind_loose};
 use super::node::{INNER_LEN, LEAF_LEAST, LEAF_LEN, Leaf, Node, Summary, grows_down, page_range, renew, unshare};
 use super::spans::{Span, Spans, UNUSED};
 use crate::addr::PageRange;
@@ -147,22 +147,12 @@ impl Tree<'_> {
     fn is_for_loose(&self) -> bool {
         self.is_shared() && self.loose.as_ref().is_none_or(|loose| Arc::strong_count(loose) > 1)
     }
-
-    /// Binds the loose leaf. Without memory for the path, nothing is changed.
-    #[cold]
-    fn bind(&mut self) -> Result<(), Errno> {
-        if let Some(leaf) = &self.loose {
-            bind(self.root, leaf.spans.first(0), Arc::clone(leaf))?;
-            *self.loose = None;
-        }
-        Ok(())
-    }
 }
 
 /// Edits the leaf that the pages from `page` on belong to.
 #[inline]
 pub(super) fn edit_leaf(
-    mut tree: Tree<'_>,
+    tree: Tree<'_>,
     page: u64,
     neighbours: Neighbours,
     edit: impl FnOnce(&mut Leaf, &Place) -> Edit,
@@ -171,7 +161,7 @@ pub(super) fn edit_leaf(
         if tree.is_for_loose() {
             return edit_loose(tree, page, neighbours, edit);
         }
-        tree.bind()?;
+        bind_loose(tree.root, tree.loose)?;
     }
     let Tree { root, known, path, guard, .. } = tree;
     let mut place = Place::whole(guard, neighbours);
@@ -264,8 +254,8 @@ fn edit_loose(
         summarize(root, &path.0[..depth], newer, (known, guard));
         return Ok(Outcome::Done);
     }
-    if let Some(other) = loose.as_ref().filter(|_| !is_loose) {
-        bind(root, other.spans.first(0), Arc::clone(other))?;
+    if !is_loose {
+        bind_loose(root, loose)?;
     }
     *loose = Some(shared);
     Ok(Outcome::Done)

@@ -101,19 +101,25 @@ pub(super) fn bind(root: &mut Node, first: u64, leaf: Arc<Leaf>) -> Result<(), E
     }
 }
 
+/// Binds the loose leaf, if there is one. Without memory for the path, nothing is changed.
+#[cold]
+pub(super) fn bind_loose(root: &mut Node, loose: &mut Option<Arc<Leaf>>) -> Result<(), Errno> {
+    if let Some(leaf) = loose {
+        bind(root, leaf.spans.first(0), Arc::clone(leaf))?;
+        *loose = None;
+    }
+    Ok(())
+}
+
 impl Vmmap {
     #[inline]
     pub(super) fn view(&self) -> Option<View<'_>> {
         Some(View { root: self.root.as_ref()?, loose: self.loose.as_deref() })
     }
 
-    /// Binds the loose leaf, if there is one. Without memory for the path, nothing is changed.
+    /// [`bind_loose`] of this version.
     pub(super) fn bind(&mut self) -> Result<(), Errno> {
-        if let (Some(root), Some(leaf)) = (&mut self.root, &self.loose) {
-            bind(root, leaf.spans.first(0), Arc::clone(leaf))?;
-            self.loose = None;
-        }
-        Ok(())
+        self.root.as_mut().map_or(Ok(()), |root| bind_loose(root, &mut self.loose))
     }
 
     /// Checks the loose leaf; gives how many regions it has more than the leaf that it stands for, wrapping.
