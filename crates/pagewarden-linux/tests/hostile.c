@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,14 +97,28 @@ static int killed_in_forks(void) {
     return 0;
 }
 
+static _Atomic long *turns;
 static volatile int ordered;
 static void count(int signal) { ordered += signal > 0; }
 
-/* Calls of many host calls each, under signals that queue and stops. Each queued signal arrives once. */
+/* Whether the process with the turns gets on; one that does not within five seconds is killed. */
+static int gets_on(pid_t pid) {
+    long before = *turns;
+    for (int i = 0; i < 50000; i++) {
+        if (*turns != before) return 1;
+        usleep(100);
+    }
+    kill(pid, SIGKILL);
+    return 0;
+}
+
+/* Calls of many host calls each, under signals that queue, stops, and continues soon after. Each queued signal
+   arrives once, and after each continue the calls go on. */
 static int signals_in_calls(void) {
-    enum { SIGNALS = 200, ROUNDS = 300 };
+    enum { SIGNALS = 500 };
     struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
     sigaction(SIGRTMIN + 3, &action, 0);
+    turns = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t parent = getpid();
     char *area = mmap(0, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     pid_t child = fork();
@@ -111,25 +126,21 @@ static int signals_in_calls(void) {
         for (int i = 0; i < SIGNALS; i++) {
             kill(parent, SIGRTMIN + 3);
             kill(parent, SIGSTOP);
-            usleep(50);
+            for (int spin = rand() % 400000; spin > 0; spin--) atomic_signal_fence(memory_order_seq_cst);
             kill(parent, SIGCONT);
-            usleep(100);
+            if (!gets_on(parent)) break;
         }
         _exit(0);
     }
-    for (int i = 0; i < ROUNDS; i++) {
+    for (; waitpid(child, 0, WNOHANG) != child; ++*turns) {
         for (int page = 0; page < 64; page += 16)
             if (mprotect(area + page * PAGE, 4 * PAGE, PROT_READ | (page & 16 ? PROT_WRITE : 0))) return 1;
         if (mprotect(area, 64 * PAGE, PROT_READ | PROT_WRITE)) return 2;
         area[5 * PAGE]++;
         if (mprotect(area, 64 * PAGE, PROT_NONE)) return 3;
     }
-    while (waitpid(child, 0, 0) < 0)
-        if (errno != EINTR) return 4;
-    return ordered == SIGNALS ? 0 : 5;
+    return ordered == SIGNALS ? 0 : 4;
 }
-
-static _Atomic long *turns;
 
 static void *protect_for_ever(void *unused) {
     char *area = mmap(0, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -6,7 +6,9 @@
 //! are as they were at entry, but for the answer.
 //!
 //! While more than one host call is made the thread passes through user mode with all signals blocked.
-//! `SIGSTOP` and group stops cannot be blocked: they are put off and asked for again at the end.
+//! `SIGSTOP` and group stops cannot be blocked. A `SIGSTOP` is delivered at once, so that the host knows
+//! whether a `SIGCONT` came before or after it; the stop itself is put off and asked for again at the end. A
+//! parent may so be told of the stop while the last host calls of the one call are still made.
 //!
 //! The thread may die at any moment, or be replaced when another thread executes a program: then the call
 //! is lost, nothing more is asked of the thread, and the event that told so is left for the main loop.
@@ -59,8 +61,6 @@ pub(super) struct StoppedCall {
     changed: bool,
     /// The guest's own signal mask, while all signals are blocked.
     mask: Option<u64>,
-    /// A `SIGSTOP` was held back.
-    stop_owed: bool,
     /// A group stop was cut short.
     interrupt_owed: bool,
 }
@@ -82,8 +82,7 @@ impl StoppedCall {
 
     fn stopped(tid: Tid, entry: user_regs_struct, syscall_at: u64, events: Rc<Events>) -> Self {
         let phase = Phase::Entry;
-        let (changed, stop_owed, interrupt_owed) = (false, false, false);
-        Self { tid, entry, syscall_at, events, phase, changed, mask: None, stop_owed, interrupt_owed }
+        Self { tid, entry, syscall_at, events, phase, changed: false, mask: None, interrupt_owed: false }
     }
 
     /// What the thread would be told without us.
@@ -174,14 +173,16 @@ impl StoppedCall {
 
     /// Steps from the `syscall` instruction to the filter's stop, or past a call that it lets through.
     fn step_to_entry(&mut self) -> Option<Entry> {
+        let mut signal = 0;
         loop {
-            if ptrace::resume(self.tid, Until::Step, 0).is_err() {
+            if ptrace::resume(self.tid, Until::Step, signal).is_err() {
                 return self.lose();
             }
             let Some(event) = self.events.of(self.tid) else { return self.lose() };
+            signal = 0;
             match event.stop {
                 Stop::Seccomp => return Some(Entry::Filter),
-                Stop::Signal(libc::SIGSTOP) => self.stop_owed = true,
+                Stop::Signal(libc::SIGSTOP) => signal = libc::SIGSTOP,
                 Stop::Group(_) | Stop::Trap => self.interrupt_owed = true,
                 Stop::Signal(signal) => return self.stepped(signal),
                 _ => {
@@ -271,10 +272,6 @@ impl StoppedCall {
         // What fails from here on fails because the thread is gone, which its next event tells.
         if let Some(mask) = self.mask {
             let _ = ptrace::set_signal_mask(self.tid, mask);
-        }
-        if self.stop_owed {
-            // SAFETY: tgkill takes plain numbers; -1 as the group stands for whichever the thread is in.
-            let _ = unsafe { libc::syscall(libc::SYS_tkill, self.tid, libc::SIGSTOP) };
         }
         if self.interrupt_owed {
             let _ = ptrace::interrupt(self.tid);
