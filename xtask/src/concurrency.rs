@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::lab::cargo;
-use crate::root;
 use crate::step::{Steps, Verdict};
+use crate::{job, root};
 
 /// What ThreadSanitizer is there for.
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -32,7 +32,8 @@ fn summarize(name: &str, step: fn() -> Result<Verdict>) -> Result<()> {
 /// Small cases of threads in every order.
 pub(crate) fn interleavings() -> Result<Verdict> {
     let mut command = test("interleavings", "loom");
-    finish(command.arg("--release").env("RUSTFLAGS", "--cfg loom"))
+    job::pass(command.arg("--release").env("RUSTFLAGS", "--cfg loom"))?;
+    Ok(Verdict::Passed)
 }
 
 /// Many threads in the machine's own orders, with every access watched. std must be built with the sanitizer as well,
@@ -55,7 +56,8 @@ pub(crate) fn sanitizer() -> Result<Verdict> {
     }
     let mut command = test("threads", "sanitizer");
     command.args(["-Zbuild-std", "--target", HOST]);
-    finish(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=thread"))
+    job::pass(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=thread"))?;
+    Ok(Verdict::Passed)
 }
 
 fn test(name: &str, folder: &str) -> Command {
@@ -63,10 +65,4 @@ fn test(name: &str, folder: &str) -> Command {
     let mut command = cargo();
     command.args(["test", "--package", "pagewarden", "--test", name, "--target-dir"]).arg(target.join(folder));
     command
-}
-
-fn finish(command: &mut Command) -> Result<Verdict> {
-    let status = command.status().with_context(|| format!("starting {command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(Verdict::Passed)
 }

@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 /// How long processes may take to be gone after the command has ended or was killed.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
+/// How long a command may take that nobody has set a limit for: several times the longest, on a slow machine.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,14 +90,7 @@ impl Job {
         let stderr = tempfile::tempfile()?;
         command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
         let started = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let pid = Pid::from_raw(i32::try_from(child.id())?);
-        let (sender, end) = mpsc::channel();
-        std::thread::spawn(move || {
-            let status = child.wait();
-            // Nobody listens any more when the job was dropped.
-            sender.send(End { status, at: Instant::now() }).ok();
-        });
+        let (pid, end) = spawn(command)?;
         Ok(Self { pid, started, stdout, stderr, end: Some(end) })
     }
 
@@ -124,6 +119,35 @@ impl Job {
         // One that left the group, or that cannot even be killed, is left to `clear_away`.
         end.recv_timeout(GRACE).ok();
     }
+}
+
+fn spawn(command: &mut Command) -> Result<(Pid, Receiver<End>)> {
+    let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let (sender, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let status = child.wait();
+        // Nobody listens any more when the job was dropped.
+        sender.send(End { status, at: Instant::now() }).ok();
+    });
+    Ok((pid, end))
+}
+
+/// Runs a command whose output is for the reader, who shall not wait for ever; an error unless it succeeds.
+pub(crate) fn pass(command: &mut Command) -> Result<()> {
+    pass_within(command, LIMIT)
+}
+
+fn pass_within(command: &mut Command, limit: Duration) -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).context("becoming a subreaper")?;
+    let (_, end) = spawn(command)?;
+    let Ok(end) = end.recv_timeout(limit) else {
+        let left = clear_away(Ended::TimedOut);
+        bail!("{command:?} was not done after {} s; killed: {}", limit.as_secs(), left.join("; "));
+    };
+    let status = end.status?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
 }
 
 /// Kills what is left and says what it was.
@@ -255,6 +279,17 @@ mod tests {
     fn time_runs_out() {
         let (outcome, left) = run("echo begun; sleep 100", Duration::from_millis(300));
         assert_eq!((outcome.ended, &*outcome.stdout, left), (Ended::TimedOut, "begun\n", 0));
+    }
+
+    #[test]
+    fn a_command_for_the_reader_passes_fails_or_takes_too_long() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let pass = |script, limit| pass_within(Command::new("bash").args(["-c", script]), limit);
+        pass("true", Duration::from_secs(10)).unwrap();
+        assert!(pass("exit 3", Duration::from_secs(10)).unwrap_err().to_string().contains("status: 3"));
+        let late = pass("setsid sleep 4321 & wait", Duration::from_millis(300)).unwrap_err().to_string();
+        assert!(late.contains("sleep 4321"), "{late}");
+        assert_eq!(living_descendants().len(), 0);
     }
 
     #[test]

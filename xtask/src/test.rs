@@ -2,11 +2,11 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::lab::{Lab, cargo};
 use crate::step::{Steps, Verdict};
-use crate::{Subject, bench, concurrency, packages, programs, root, tidy};
+use crate::{Subject, bench, concurrency, job, packages, programs, root, tidy};
 
 /// A target without std that rustup can install.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -46,12 +46,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn run_cargo(args: &[&str]) -> Result<Verdict> {
-    finish(cargo().args(args))
-}
-
-fn finish(command: &mut Command) -> Result<Verdict> {
-    let status = command.status().with_context(|| format!("starting {command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
+    job::pass(cargo().args(args))?;
     Ok(Verdict::Passed)
 }
 
@@ -85,7 +80,8 @@ fn core_on_bare_target() -> Result<Verdict> {
 }
 
 fn documentation() -> Result<Verdict> {
-    finish(cargo().args(["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "-D warnings"))
+    job::pass(cargo().args(["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Verdict::Passed)
 }
 
 /// The cases count themselves, in `steps`.
