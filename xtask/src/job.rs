@@ -1,7 +1,8 @@
 //! One command under a time limit, with what it printed, and everything that it left behind.
 //!
-//! Output goes to files: a process that outlives the command and holds a pipe open cannot hang the reader.
-//! This process is a subreaper, so that whatever the command starts stays a descendant of it and is found.
+//! Output of a [`Job`] goes to files: a process that outlives the command and holds a pipe open cannot hang
+//! the reader. [`pass`] leaves output to whoever started us. This process is a subreaper, so that whatever the
+//! command starts stays a descendant of it and is found.
 //! One job at a time may be asked for its survivors: all descendants count as the job's.
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
