@@ -323,7 +323,7 @@ impl PolicyArgs {
                 ForkRule::Full => ForkCharge::Full,
                 ForkRule::None => ForkCharge::Free,
             },
-            // The host has its own rule, and applies it.
+            // The host's own rule is all there is.
             overcommit: Overcommit::Always,
         }
     }

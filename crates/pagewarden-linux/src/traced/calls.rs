@@ -198,7 +198,7 @@ impl Tracer<'_> {
         let account = self.new_account();
         // The host's list does not tell what shared memory was charged: it stays the object that it was.
         let known = |entry: &proc_maps::MapsEntry| known_region(&old_map, entry);
-        let looked_up = import::import(tid, account, &self.options.policy, &mut self.files, &known);
+        let looked_up = import::import(tid, account, &self.policy, &mut self.files, &known);
         // What a thread shows that is being killed may be only the beginning.
         if !ptrace::is_stopped(tid) {
             return false;

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use pagewarden::manager::{Cause, Refusal};
+use pagewarden::manager::{Cause, Overcommit, Policy, Refusal};
 use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
 
 use super::files::FileTable;
@@ -18,6 +18,7 @@ use super::signals;
 use super::spawn::{self, Spawned};
 use super::wait::{Event, Events};
 use crate::options::{OnExit, RunOptions};
+use crate::overcommit;
 use crate::report::{Exit, Observer, ProcessReport, Report, RunError, RunOutcome};
 
 /// The code segment of 32-bit programs (`__USER32_CS`).
@@ -26,6 +27,8 @@ const CODE_SEGMENT_32: u64 = 0x23;
 /// A run under way.
 pub(super) struct Tracer<'a> {
     pub(super) options: &'a RunOptions,
+    /// The rules of the options, and the host's.
+    pub(super) policy: Policy,
     pub(super) observer: Option<&'a mut dyn Observer>,
     pub(super) ledger: ResourceLedger,
     pub(super) events: Rc<Events>,
@@ -60,6 +63,7 @@ impl<'a> Tracer<'a> {
         tree.add_process(spawned.pid, std::process::id().cast_signed(), program, None);
         Self {
             options,
+            policy: with_rule_of_host(&options.policy),
             observer,
             segments: Segments::new(ledger.root().clone()),
             ledger,
@@ -238,7 +242,7 @@ impl<'a> Tracer<'a> {
 
     fn import(&mut self, tid: Tid) -> Option<SharedSpace> {
         let account = self.new_account();
-        match import::import(tid, account, &self.options.policy, &mut self.files, &|_| None) {
+        match import::import(tid, account, &self.policy, &mut self.files, &|_| None) {
             Ok(manager) => return Some(Space::share(manager)),
             Err(ImportError::Host(_)) if !std::path::Path::new(&format!("/proc/{tid}")).exists() => {}
             Err(ImportError::Host(error)) => {
@@ -270,6 +274,20 @@ impl<'a> Tracer<'a> {
         let most = self.options.map_limit.unwrap_or(u64::MAX);
         self.ledger.root().child(Limits::UNLIMITED.with(Resource::Regions, most))
     }
+}
+
+/// `policy` with the host's rule for steps that are larger than the machine.
+///
+/// The host applies that rule to each host call. A plan must know where it ends a call: what Linux has changed before
+/// stays changed, while what a host call refuses without the plan's knowledge is taken back as a whole.
+fn with_rule_of_host(policy: &Policy) -> Policy {
+    let rule = match policy.overcommit {
+        Overcommit::Always => overcommit::of_host().ok(),
+        _ => None,
+    };
+    // In mode 2 it depends on what everybody else has been promised, which is not known here.
+    let rule = rule.filter(|rule| matches!(rule, Overcommit::Heuristic { .. }));
+    Policy { overcommit: rule.unwrap_or(policy.overcommit), ..policy.clone() }
 }
 
 /// Lets a thread go on; one that has died says so by its next event.

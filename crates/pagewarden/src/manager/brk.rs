@@ -66,7 +66,7 @@ fn grow(draft: &mut Draft<'_>, added: PageRange) -> Option<Contents> {
     if is_full || !space.may_expand(&space.state.totals, &region, pages) {
         return None;
     }
-    draft.ask_for(pages).ok()?;
+    draft.ask_for(pages, region.flags).ok()?;
     region.flags |= RegionFlags::COMMITTED;
     draft.next.insert(added, region).ok()?;
     Some(Contents::Other)

@@ -251,7 +251,7 @@ fn plan_growth(space: &Space, entry: &Entry<'_>, address: VirtAddr) -> Result<Pl
         return Err(Errno::NoMem.into());
     }
     let mut draft = Draft::new(space);
-    draft.ask_for(pages)?;
+    draft.ask_for(pages, region.flags)?;
     draft.next.insert(added, region.clone())?;
     draft.op(Op::Map { range: added, region: region.clone(), target: Target::Vacant, populate: Populate::OnDemand });
     draft.finish(Ok(0))

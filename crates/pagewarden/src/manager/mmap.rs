@@ -72,7 +72,7 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     if let Some(object) = region.object().filter(|object| *object.kind() == ObjectKind::SharedAnonymous) {
         let pages = if space.is_free_of_charge(&region) { PageCount::ZERO } else { range.pages() };
         draft.make_object(Arc::clone(object), pages);
-        asked = draft.ask_for(pages.get());
+        asked = draft.ask_for(pages.get(), region.flags);
     }
     let populate = match call.flags.intersection(MapFlags::POPULATE | MapFlags::NON_BLOCK) == MapFlags::POPULATE {
         true => Populate::Now,
@@ -128,7 +128,7 @@ pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Regio
         return Err(Errno::NoMem.into());
     }
     if space.is_accountable(&region) {
-        draft.ask_for(pages - replaced.committed_pages)?;
+        draft.ask_for(pages - replaced.committed_pages, region.flags)?;
         region.flags |= RegionFlags::COMMITTED;
     }
     if region.flags.contains(RegionFlags::DROPPABLE) {

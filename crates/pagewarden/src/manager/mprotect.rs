@@ -131,7 +131,7 @@ fn protect_part(draft: &mut Draft<'_>, part: PageRange, region: &Region, wanted:
     }
     let is_new_charge = space.is_accountable(&changed) && !region.flags.contains(RegionFlags::COMMITTED);
     if is_new_charge {
-        draft.ask_for(pages)?;
+        draft.ask_for(pages, region.flags)?;
         if !draft.can_commit(pages) {
             return Err(Refusal::new(Errno::NoMem, Cause::Limit(Resource::Committed)));
         }

@@ -214,7 +214,7 @@ fn ask_for_growth(draft: &mut Draft<'_>, remap: &Remap, flags: RegionFlags) -> R
         return Ok(());
     }
     let is_kept = remap.source() == Source::Kept;
-    draft.ask_for(if is_kept { remap.new_len >> PAGE_SHIFT } else { remap.growth() })
+    draft.ask_for(if is_kept { remap.new_len >> PAGE_SHIFT } else { remap.growth() }, flags)
 }
 
 /// The range now and then, if the pages to be added are free (`vrm_can_expand_in_place`).

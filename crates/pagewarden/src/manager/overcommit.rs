@@ -43,12 +43,18 @@ impl Overcommit {
             Self::Never(limit) => promised(account) >= limit.bound(virtual_pages, privileges),
         }
     }
+
+    /// Whether memory asked for without reserve must be had all the same. Elsewhere it may be larger than the machine,
+    /// even where a policy charges it to the account.
+    pub(crate) const fn asks_without_reserve(&self) -> bool {
+        matches!(self, Self::Never(_))
+    }
 }
 
 impl NoReserve {
     /// Whether memory asked for without reserve costs nothing.
     pub(crate) const fn is_free_in(self, overcommit: Overcommit) -> bool {
-        matches!(self, Self::Free) && !matches!(overcommit, Overcommit::Never(_))
+        matches!(self, Self::Free) && !overcommit.asks_without_reserve()
     }
 }
 
@@ -99,15 +105,16 @@ pub(super) fn promised(account: &Account) -> u64 {
 }
 
 impl Draft<'_> {
-    /// Asks for `pages` more to be promised, before the draft counts them.
+    /// Asks for `pages` more of a region with `flags` to be promised, before the draft counts them.
     ///
     /// # Errors
     /// `ENOMEM` if the mode refuses it.
-    pub(super) fn ask_for(&mut self, pages: u64) -> Result<(), Refusal> {
-        if pages == 0 {
+    pub(super) fn ask_for(&mut self, pages: u64, flags: RegionFlags) -> Result<(), Refusal> {
+        let config = &self.space.config;
+        let is_unasked = flags.contains(RegionFlags::NO_RESERVE) && !config.policy.overcommit.asks_without_reserve();
+        if pages == 0 || is_unasked {
             return Ok(());
         }
-        let config = &self.space.config;
         match config.policy.overcommit {
             Overcommit::Always => Ok(()),
             Overcommit::Heuristic { ram_and_swap } if pages > ram_and_swap.get() => Err(Errno::NoMem.into()),
@@ -136,8 +143,10 @@ pub(super) fn check_fork(space: &Space, state: &State, account: &Account) -> Res
     match config.policy.overcommit {
         Overcommit::Always => Ok(()),
         Overcommit::Heuristic { ram_and_swap } => {
-            let mut committed = state.map.iter().filter(|entry| entry.region.flags.contains(RegionFlags::COMMITTED));
-            let is_too_large = committed.any(|entry| entry.range.pages() > ram_and_swap);
+            let is_asked =
+                |flags: RegionFlags| flags.contains(RegionFlags::COMMITTED) && !flags.contains(RegionFlags::NO_RESERVE);
+            let mut asked = state.map.iter().filter(|entry| is_asked(entry.region.flags));
+            let is_too_large = asked.any(|entry| entry.range.pages() > ram_and_swap);
             if is_too_large { Err(Errno::NoMem.into()) } else { Ok(()) }
         }
         Overcommit::Never(limit) => {

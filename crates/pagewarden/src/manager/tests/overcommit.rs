@@ -65,6 +65,19 @@ fn mode_0_refuses_one_step_larger_than_the_machine() {
 }
 
 #[test]
+fn mode_0_does_not_look_at_what_needs_no_reserve_even_if_it_is_charged() {
+    let (ledger, mut manager) = manager(Policy { no_reserve: NoReserve::Charged, ..heuristic(10) });
+    assert_eq!(errno(&mut manager, &mmap(1, 11, RW, PRIVATE | MapFlags::NO_RESERVE)), None);
+    assert_eq!(errno(&mut manager, &mremap((1, 11), (0, 22), RemapFlags::empty())), None);
+    assert_eq!(errno(&mut manager, &mmap(40, 11, READ, PRIVATE | MapFlags::NO_RESERVE)), None);
+    assert_eq!(errno(&mut manager, &mprotect(40, 11, RW)), None);
+    let shared = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NO_RESERVE;
+    assert_eq!(errno(&mut manager, &mmap(80, 11, RW, shared)), None);
+    assert_eq!(ledger.root().used(Resource::Committed), 44);
+    assert!(manager.prepare_fork(ledger.root().child(Limits::UNLIMITED)).is_ok());
+}
+
+#[test]
 fn mode_0_looks_at_what_mremap_adds_or_leaves_behind() {
     let (_ledger, mut manager) = manager(heuristic(10));
     manager.call(&fixed(1, 8, RW)).unwrap();

@@ -341,11 +341,13 @@ impl SegmentTable {
 
     fn charge(&self, caller: &Credentials<'_>, pages: PageCount, flags: i32) -> Result<Charge, Errno> {
         let SegmentPolicy { account, overcommit, no_reserve } = &self.policy;
-        if flags & NO_RESERVE != 0 && no_reserve.is_free_in(*overcommit) {
+        let is_without_reserve = flags & NO_RESERVE != 0;
+        if is_without_reserve && no_reserve.is_free_in(*overcommit) {
             return Ok(account.empty_charge(Resource::Committed));
         }
         let charge = account.charge(Resource::Committed, pages.get()).map_err(|_| Errno::NoMem)?;
-        let is_refused = overcommit.refuses(account, pages.get(), caller.virtual_pages, caller.privileges);
+        let is_asked = !is_without_reserve || overcommit.asks_without_reserve();
+        let is_refused = is_asked && overcommit.refuses(account, pages.get(), caller.virtual_pages, caller.privileges);
         if is_refused { Err(Errno::NoMem) } else { Ok(charge) }
     }
 

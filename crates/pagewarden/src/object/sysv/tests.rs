@@ -238,6 +238,8 @@ fn promises_are_refused() {
     let mut heuristic = self::world(Limits::UNLIMITED, Overcommit::Heuristic { ram_and_swap: PageCount::new(3) });
     assert_eq!(heuristic.table.get(&ROOT, 0, 4 * PAGE_SIZE, 0), Err(Errno::NoMem));
     assert_eq!((heuristic.table.get(&ROOT, 0, 3 * PAGE_SIZE, 0), heuristic.committed()), (Ok(0), 3));
+    heuristic.table.policy.no_reserve = NoReserve::Charged;
+    assert_eq!((heuristic.table.get(&ROOT, 0, 4 * PAGE_SIZE, NO_RESERVE), heuristic.committed()), (Ok(1), 7));
     let never = Overcommit::Never(CommitLimit::new(PageCount::new(4)));
     let mut never = self::world(Limits::UNLIMITED, never);
     assert_eq!(never.table.get(&ROOT, 0, 4 * PAGE_SIZE, NO_RESERVE), Err(Errno::NoMem));
