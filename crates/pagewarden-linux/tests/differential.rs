@@ -77,14 +77,20 @@ mmap 0x0 0x4000 0x0 0x122 rw 0x0
 write r2-0x1000 0x0
 mmap w+0x0 0x4000 0x0 0x28 none 0x0
 end
+mmap w+0x6000 0x4000 0x0 0x22 none 0x0
+mmap w+0x0 0x7fffd3000 0x1 0x31 none 0x0
+mprotect w+0x7000 0x1000 0x1
+end
 ";
 
 #[test]
 fn what_once_differed_is_the_same_now() {
     let (_directory, runner) = runner();
     let programs = parse_programs(ONCE_DIFFERED).unwrap();
-    let differences = runner.differences([Side::Native, Side::Traced], &programs).unwrap();
-    assert!(differences.is_empty(), "{}", differences[0].1);
+    for sides in [[Side::Native, Side::Traced], [Side::Enclosed, Side::Arena]] {
+        let differences = runner.differences(sides, &programs).unwrap();
+        assert!(differences.is_empty(), "{sides:?}: {}", differences[0].1);
+    }
 }
 
 #[test]

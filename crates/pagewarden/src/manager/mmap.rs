@@ -79,23 +79,26 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
         false => Populate::OnDemand,
     };
     place_region(&mut draft, range, region, target, populate)?;
-    asked?;
+    if let Err(refusal) = asked {
+        return refuse_after_making_room(space, range, refusal);
+    }
     match huge_page {
         Some(page) => {
             let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
-            refuse_huge(space, range, errno)
+            refuse_after_making_room(space, range, errno.into())
         }
         None => draft.finish(Ok(range.start().as_u64())),
     }
 }
 
-/// The kernel finds out that there are no huge pages when it has made room for them.
-fn refuse_huge(space: &Space, range: PageRange, errno: Errno) -> Result<Plan, Refusal> {
+/// That there are no huge pages, or no memory for a shared object, the kernel finds out when it has made room for them
+/// (`mm/vma.c:vms_abort_munmap_vmas`).
+fn refuse_after_making_room(space: &Space, range: PageRange, refusal: Refusal) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(space);
     if !space.state.map.is_free(range) {
         draft.unmap(range)?;
     }
-    draft.finish(Err(errno.into()))
+    draft.finish(Err(refusal))
 }
 
 /// Puts a checked region into the map and notes the operation; also for shmat.

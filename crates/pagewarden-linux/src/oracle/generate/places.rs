@@ -46,12 +46,16 @@ pub(super) const ODD_ENCLOSED: &[u64] = &[
     u64::MAX,
 ];
 
+/// More than small machines have, and yet within an arena wherever in the window it begins.
+const REST_OF_ARENA: u64 = enclosure::END - WINDOW - WINDOW_PAGES * PAGE;
+
 const ODD_LENGTHS: &[u64] = &[
     1,
     0xfff,
     0x1001,
     1 << 30,
     1 << 32,
+    REST_OF_ARENA,
     1 << 36,
     1 << 40,
     1 << 45,

@@ -65,6 +65,16 @@ fn mode_0_refuses_one_step_larger_than_the_machine() {
 }
 
 #[test]
+fn mode_0_refuses_shared_memory_when_room_for_it_was_made() {
+    let (ledger, mut manager) = manager(heuristic(10));
+    manager.call(&fixed(3, 4, RW)).unwrap();
+    let shared = MapFlags::SHARED | MapFlags::FIXED;
+    assert_eq!(errno(&mut manager, &mmap(5, 11, RW, shared)), Some(Errno::NoMem));
+    assert_eq!(ledger.root().used(Resource::Committed), 2);
+    assert!(manager.map().get(VirtAddr::new(BASE + 5 * PAGE_SIZE)).is_none());
+}
+
+#[test]
 fn mode_0_does_not_look_at_what_needs_no_reserve_even_if_it_is_charged() {
     let (ledger, mut manager) = manager(Policy { no_reserve: NoReserve::Charged, ..heuristic(10) });
     assert_eq!(errno(&mut manager, &mmap(1, 11, RW, PRIVATE | MapFlags::NO_RESERVE)), None);
