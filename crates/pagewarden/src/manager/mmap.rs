@@ -9,7 +9,7 @@ use super::mdwe;
 use super::overcommit::Overcommit;
 use super::place::{HugeAlignment, PlaceRequest, Placement, find};
 use super::plan::{Draft, Plan, Refusal, check_modifiable};
-use super::space::{Space, Totals, parts};
+use super::space::{Space, State, Totals, parts};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, round_up};
 use crate::error::Errno;
 use crate::ledger::Resource;
@@ -61,6 +61,12 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     let call = &with_huge_file(call, huge_page)?;
     let range = choose_range(space, call, huge_page)?;
     let mut region = new_region(space, call, range)?;
+    if let Some(page) = huge_page {
+        // Huge pages come out of a pool of their own: nothing is asked for.
+        check_room(space, &space.state, range, &region)?;
+        let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
+        return refuse_after_making_room(space, range, errno.into());
+    }
     let is_fixed = call.flags.contains(MapFlags::FIXED) && !call.flags.contains(MapFlags::FIXED_NO_REPLACE);
     let target = if is_fixed && !space.state.map.is_free(range) { Target::Replace } else { Target::Vacant };
     let mut draft = Draft::new(space);
@@ -82,13 +88,7 @@ pub(super) fn plan(space: &Space, call: &MmapRequest) -> Result<Plan, Refusal> {
     if let Err(refusal) = asked {
         return refuse_after_making_room(space, range, refusal);
     }
-    match huge_page {
-        Some(page) => {
-            let errno = if call.offset.is_multiple_of(page) { Errno::NoMem } else { Errno::Inval };
-            refuse_after_making_room(space, range, errno.into())
-        }
-        None => draft.finish(Ok(range.start().as_u64())),
-    }
+    draft.finish(Ok(range.start().as_u64()))
 }
 
 /// That there are no huge pages, or no memory for a shared object, the kernel finds out when it has made room for them
@@ -115,23 +115,26 @@ pub(super) fn place_region(
     Ok(())
 }
 
-/// What is looked at when a mapping is made in place of all that is there (`mm/vma.c:__mmap_prepare`). The region comes
-/// back as it will be.
-pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Region) -> Result<Region, Refusal> {
-    let space = draft.space;
+/// Whether there may be a mapping like `region` in place of all that `state` has in `range`. Gives the sums of what goes.
+fn check_room(space: &Space, state: &State, range: PageRange, region: &Region) -> Result<Totals, Refusal> {
     mdwe::check(space, region.prot, region.prot)?;
     check_split(space, range)?;
     let mut replaced = Totals::default();
-    for (part, region) in parts(&draft.next.map, range) {
+    for (part, region) in parts(&state.map, range) {
         check_modifiable(region)?;
         replaced.add(Totals::of(region, part.pages()));
     }
-    let pages = range.pages().get();
-    if !space.may_expand(&draft.next.totals, &region, pages - replaced.virtual_pages) {
-        return Err(Errno::NoMem.into());
-    }
+    let added = range.pages().get() - replaced.virtual_pages;
+    if space.may_expand(&state.totals, region, added) { Ok(replaced) } else { Err(Errno::NoMem.into()) }
+}
+
+/// What is looked at when a mapping is made in place of all that is there (`mm/vma.c:__mmap_setup`). The region comes
+/// back as it will be.
+pub(super) fn prepare(draft: &mut Draft<'_>, range: PageRange, mut region: Region) -> Result<Region, Refusal> {
+    let space = draft.space;
+    let replaced = check_room(space, &draft.next, range, &region)?;
     if space.is_accountable(&region) {
-        draft.ask_for(pages - replaced.committed_pages, region.flags)?;
+        draft.ask_for(range.pages().get() - replaced.committed_pages, region.flags)?;
         region.flags |= RegionFlags::COMMITTED;
     }
     if region.flags.contains(RegionFlags::DROPPABLE) {

@@ -205,7 +205,8 @@ fn expand(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64, 
         return Err(Errno::NoMem.into());
     }
     let place = find_place(space, remap, region)?;
-    relocate(draft, remap, region, &Destination { start: place, target: Target::Vacant })
+    check_move(draft, remap, region)?;
+    relocate(draft, remap, &Destination { start: place, target: Target::Vacant })
 }
 
 /// Asks for what Linux charges for a region that grows, or that stays behind (`vrm_calc_charge`).
@@ -246,18 +247,19 @@ fn move_to(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<u64,
         replaced.into_iter().for_each(|unmap| draft.op(unmap));
         return Err(refusal);
     }
+    let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
+    let place = place.map_err(Refusal::from).and_then(|start| check_move(draft, &kept, region).map(|()| start));
     let start = match place {
         Ok(start) => start,
-        Err(errno) => {
-            // Linux looks at the place last of all: the tail is gone by then too.
+        Err(refusal) => {
+            // Linux looks at the place, and at what the move costs, last of all: the tail is gone by then too.
             replaced.into_iter().for_each(|unmap| draft.op(unmap));
             shrink(draft, remap)?;
-            return Err(errno.into());
+            return Err(refusal);
         }
     };
     // Linux unmaps the tail first; the end is the same, and what cannot be undone comes last.
-    let kept = Remap { old_len: remap.old_len.min(remap.new_len), ..*remap };
-    let moved = relocate(draft, &kept, region, &Destination { start, target })?;
+    let moved = relocate(draft, &kept, &Destination { start, target })?;
     shrink(draft, remap)?;
     Ok(moved)
 }
@@ -300,17 +302,21 @@ struct Destination {
     target: Target,
 }
 
-/// Moves the pages of `region`, or shows them a second time if the old size is 0 (`move_vma`).
-fn relocate(draft: &mut Draft<'_>, remap: &Remap, region: &Region, destination: &Destination) -> Result<u64, Refusal> {
-    let space = draft.space;
-    if space.state.map.len() as u64 >= space.config.regions_max.saturating_sub(3) {
+/// Whether Linux makes the move, when all but the move is done (`move_vma`).
+fn check_move(draft: &mut Draft<'_>, remap: &Remap, region: &Region) -> Result<(), Refusal> {
+    if draft.next.map.len() as u64 >= draft.space.config.regions_max.saturating_sub(3) {
         return Err(Errno::NoMem.into());
     }
+    // A second view is of shared pages, which have been paid for.
+    if remap.old_len == 0 { Ok(()) } else { ask_for_growth(draft, remap, region.flags) }
+}
+
+/// Moves the pages, or shows them a second time if the old size is 0.
+fn relocate(draft: &mut Draft<'_>, remap: &Remap, destination: &Destination) -> Result<u64, Refusal> {
     let to = PageRange::from_len(destination.start, remap.new_len).ok_or(Errno::Inval)?;
     let Some(from) = PageRange::from_len(VirtAddr::new(remap.addr), remap.old_len) else {
         return duplicate(draft, remap, to, destination.target);
     };
-    ask_for_growth(draft, remap, region.flags)?;
     let last = relocate_regions(&mut draft.next, from, to, remap.source())?;
     draft.op(Op::Move { from, to, source: remap.source(), region: last });
     Ok(to.start().as_u64())

@@ -1,10 +1,12 @@
 //! The three modes of overcommit: which calls are refused, and what is counted.
 
+use alloc::vec::Vec;
+
 use super::{BASE, READ, RW, check, config, fixed, mmap, mprotect, mremap};
-use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, RemapFlags, Request};
+use crate::linux::{MapFlags, MmapRequest, RemapFlags, Request};
 use crate::manager::{
     Access, Cause, CommitLimit, ForkCharge, NoReserve, Overcommit, PageManager, Policy, Privileges, SignalCode,
 };
@@ -97,6 +99,29 @@ fn mode_0_looks_at_what_mremap_adds_or_leaves_behind() {
     let keep = RemapFlags::MAY_MOVE | RemapFlags::DONT_UNMAP;
     assert_eq!(errno(&mut manager, &mremap((1, 26), (100, 26), keep)), Some(Errno::NoMem));
     assert_eq!(errno(&mut manager, &mremap((1, 10), (100, 10), keep)), None);
+}
+
+#[test]
+fn mode_0_refuses_a_move_when_room_for_it_was_made() {
+    let (_ledger, mut manager) = manager(heuristic(10));
+    for first in [1, 40, 58] {
+        manager.call(&fixed(first, 4, RW)).unwrap();
+    }
+    let fixed_place = RemapFlags::MAY_MOVE | RemapFlags::FIXED;
+    assert_eq!(errno(&mut manager, &mremap((1, 4), (42, 18), fixed_place)), Some(Errno::NoMem));
+    let left: Vec<(u64, u64)> = manager
+        .map()
+        .iter()
+        .map(|entry| (entry.range.first_page() - (BASE >> PAGE_SHIFT), entry.range.pages().get()))
+        .collect();
+    assert_eq!(left, [(1, 4), (40, 2), (60, 2)]);
+}
+
+#[test]
+fn mode_0_asks_nothing_for_huge_pages() {
+    let (_ledger, mut manager) = manager(heuristic(10));
+    let Request::Mmap(huge) = mmap(0, 512, RW, MapFlags::PRIVATE | MapFlags::HUGE_TLB) else { unreachable!() };
+    assert_eq!(errno(&mut manager, &Request::Mmap(MmapRequest { offset: PAGE_SIZE, ..huge })), Some(Errno::Inval));
 }
 
 #[test]
