@@ -50,6 +50,7 @@ struct Attachments {
     grown: bool,
     /// Something was locked: a child's regions are not, and stay where they were split.
     locked: bool,
+    /// Pieces may be kept apart.
     split: bool,
 }
 
@@ -225,7 +226,8 @@ impl Guard {
             Call::Mlock | Call::Mlock2 => (self.locking, self.attached.locked) = (true, true),
             Call::Munlockall => self.locking = false,
             Call::Limit => self.limited = true,
-            Call::Mseal => self.sealed = true,
+            // A call that a seal refuses has split regions at its ends before.
+            Call::Mseal => (self.sealed, self.attached.split) = (true, true),
             _ => {}
         }
     }
@@ -335,23 +337,25 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_grew_is_not_detached_where_locks_have_split_it_before_a_fork() {
+    fn a_segment_that_grew_is_not_detached_where_locks_before_a_fork_or_seals_may_have_split_it() {
+        is_not_detached_after(&[(Call::Mlock, [0x10_0000, PAGE, 0, 0, 0, 0]), (Call::Fork, [0; 6])]);
+        is_not_detached_after(&[(Call::Mseal, [0x10_9000, PAGE, 0, 0, 0, 0])]);
+    }
+
+    #[track_caller]
+    fn is_not_detached_after(split: &[(Call, [u64; 6])]) {
         let detach = (Call::Shmdt, [0x10_0000, 0, 0, 0, 0, 0]);
-        let made = [
-            (Call::Shmat, [0x10_0000, 0, 0, 0, 0, 0]),
-            (Call::Mremap, [0x10_7000, PAGE, 2 * PAGE, 0, 0, 0]),
-            (Call::Mlock, [0x10_0000, PAGE, 0, 0, 0, 0]),
-            (Call::Fork, [0; 6]),
-        ];
-        for left_out in 0..=made.len() {
+        let grown = [(Call::Shmat, [0x10_0000, 0, 0, 0, 0, 0]), (Call::Mremap, [0x10_7000, PAGE, 2 * PAGE, 0, 0, 0])];
+        let made = || grown.iter().chain(split).copied();
+        for left_out in 0..=made().count() {
             let mut guard = guard();
-            for (index, (call, args)) in made.into_iter().enumerate() {
+            for (index, (call, args)) in made().enumerate() {
                 assert!(guard.allows(detach.0, detach.1));
                 if index != left_out {
                     guard.made(call, args);
                 }
             }
-            assert_eq!(guard.allows(detach.0, detach.1), left_out < made.len(), "without {left_out}");
+            assert_eq!(guard.allows(detach.0, detach.1), left_out < made().count(), "without {left_out}");
         }
     }
 
