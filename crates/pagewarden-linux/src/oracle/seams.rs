@@ -18,6 +18,8 @@ use super::program::{Arg, Call, PAGE, Program, Step};
 /// - a move of several regions that both refuse for want of memory, or for a seal that is in the way;
 /// - an mprotect(2) that a side refuses for want of memory, under a limit, after a map that failed over what was
 ///   mapped: that has left a seam, and the limit is compared with each region by itself;
+/// - a touch that only one side forbids, after such a map, where there are stacks: one grows as long as its own piece
+///   keeps to the limit;
 /// - an mprotect(2) after an mlock(2) that met a hole: what that has marked becomes resident when it becomes
 ///   writable, but not in an arena (`arena/locks.rs`).
 pub(super) fn up_to_seam(
@@ -33,7 +35,10 @@ pub(super) fn up_to_seam(
     let mut history = History::default();
     let decides = |(left, right): (&String, &String)| {
         let failed = |how| [left, right].map(|line| line.ends_with(how));
-        step(left).is_some_and(|step| is_stuck(step, failed(SEALED)) || history.decides(step, failed(NO_MEMORY)))
+        let forbidden = [left, right].map(|line| line.contains(FAULT) || line.ends_with(UNREACHED));
+        step(left).is_some_and(|step| {
+            is_stuck(step, failed(SEALED)) || history.decides(step, failed(NO_MEMORY)) || history.grows(forbidden)
+        })
     };
     let mut both = left.lines.iter().zip(&right.lines);
     let decided = if left == right { None } else { both.clone().position(decides) };
@@ -46,6 +51,12 @@ pub(super) fn up_to_seam(
 
 /// How a line ends where there was no memory.
 const NO_MEMORY: &str = " ! ENOMEM";
+
+/// What a line says of a touch that is forbidden.
+const FAULT: &str = " fault signal ";
+
+/// How a line ends where a copy met such a place.
+const UNREACHED: &str = " ! EFAULT";
 
 /// How a line ends where something was sealed.
 const SEALED: &str = " ! EPERM";
@@ -64,6 +75,8 @@ struct History {
     cut: bool,
     /// An mlock has met a hole.
     marked: bool,
+    /// There is a stack besides the program's own.
+    stacks: bool,
 }
 
 impl History {
@@ -73,7 +86,10 @@ impl History {
         let (both, either) = (failed == [true; 2], failed != [false; 2]);
         match step.call {
             Call::Limit => self.limited = true,
-            Call::Mmap => self.cut |= both && maps_over(step),
+            Call::Mmap => {
+                self.cut |= both && has_flag(step, libc::MAP_FIXED);
+                self.stacks |= has_flag(step, libc::MAP_GROWSDOWN);
+            }
             Call::Mlock | Call::Mlock2 => self.marked |= both,
             Call::Mremap => return is_stuck(step, failed),
             Call::Mprotect | Call::PkeyMprotect => return self.marked || either && self.limited && self.cut,
@@ -81,12 +97,16 @@ impl History {
         }
         false
     }
+
+    /// Whether a touch may have met a stack that grows on one side only; each side has forbidden it, or not.
+    fn grows(&self, forbidden: [bool; 2]) -> bool {
+        self.cut && self.stacks && forbidden[0] != forbidden[1]
+    }
 }
 
-/// Whether an mmap(2) replaces what is there.
-fn maps_over(step: &Step) -> bool {
-    let fixed = u64::from(libc::MAP_FIXED.cast_unsigned());
-    matches!(step.args[3], Arg::Value(flags) if flags & fixed != 0)
+/// Whether an mmap(2) has `flag`.
+fn has_flag(step: &Step, flag: libc::c_int) -> bool {
+    matches!(step.args[3], Arg::Value(flags) if flags & u64::from(flag.cast_unsigned()) != 0)
 }
 
 /// Whether an mremap(2) moves more than one page to a place that it names, or that leaves them mapped.
@@ -135,6 +155,20 @@ mod tests {
         assert_eq!(compared([LIMIT, MAP_OVER], REFUSED, ["! EACCES", DONE], done), 4, "another error");
         assert_eq!(compared([MAP_BESIDE, MAP_OVER], REFUSED, refused, done), 4, "no limit");
         assert_eq!(compared([LIMIT, MAP_BESIDE], REFUSED, refused, done), 4, "nothing was there");
+    }
+
+    #[test]
+    fn a_stack_that_a_failed_map_has_cut_grows_by_the_size_of_its_piece() {
+        let stack = "mmap w+0x1000 0x800000 0x2 0x122 none 0x0";
+        let fault = "fault signal 11 code 1 at 0x1000000000";
+        let compared = |first, mapped, [host, manager]: [&str; 2]| {
+            compared(&[first, MAP_OVER, "store w+0x0 0x1000 0x0"], &[DONE, mapped, host], &[DONE, mapped, manager])
+        };
+        assert_eq!(compared(stack, REFUSED, [DONE, fault]), 2);
+        assert_eq!(compared(stack, REFUSED, ["! EFAULT", DONE]), 2);
+        assert_eq!(compared(stack, REFUSED, [DONE, "= 0x1"]), 3, "both may");
+        assert_eq!(compared(stack, DONE, [DONE, fault]), 3, "the map did not fail");
+        assert_eq!(compared(MAP_BESIDE, REFUSED, [DONE, fault]), 3, "no stack");
     }
 
     #[test]
