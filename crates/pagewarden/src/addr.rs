@@ -91,6 +91,45 @@ impl fmt::LowerHex for VirtAddr {
     }
 }
 
+/// A physical address: any number below 2^52, the most that x86-64 has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PhysAddr(u64);
+
+impl PhysAddr {
+    /// Physical addresses have this many bits.
+    pub const BITS: u32 = 52;
+
+    /// The address `address`, if it is one.
+    pub const fn new(address: u64) -> Option<Self> {
+        if address >> Self::BITS == 0 { Some(Self(address)) } else { None }
+    }
+
+    /// The address as a number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The address `bytes` further up, if there is one.
+    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(sum) => Self::new(sum),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for PhysAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "phys {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for PhysAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
 /// A number of pages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct PageCount(u64);

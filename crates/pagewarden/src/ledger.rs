@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::atomics::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// What is counted. Units: pages, unless the name says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,11 +23,18 @@ pub enum Resource {
     Locked,
     /// Regions, counted one by one.
     Regions,
+    /// Frames that hold pages, of spaces and of objects. Only where the frames are ours ([`crate::frame`]).
+    Frames,
+    /// Frames that hold page tables, likewise.
+    TableFrames,
 }
 
 impl Resource {
     /// Every resource, in the order of their indices.
-    pub const ALL: [Self; 4] = [Self::Virtual, Self::Committed, Self::Locked, Self::Regions];
+    pub const ALL: [Self; 6] =
+        [Self::Virtual, Self::Committed, Self::Locked, Self::Regions, Self::Frames, Self::TableFrames];
+    /// Those that a map of regions determines: what [`PageManager`](crate::PageManager) charges.
+    pub const OF_MAP: [Self; 4] = [Self::Virtual, Self::Committed, Self::Locked, Self::Regions];
 
     const fn index(self) -> usize {
         self as usize

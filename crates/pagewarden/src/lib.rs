@@ -19,21 +19,24 @@ extern crate alloc;
 extern crate std;
 
 pub mod addr;
-mod atomics;
 pub mod error;
 mod fallible;
+pub mod frame;
 pub mod ledger;
 pub mod linux;
 pub mod manager;
+pub mod mmu;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod object;
+pub mod page_table;
 pub mod prot;
 pub mod provider;
 pub mod region;
+mod sync;
 pub mod vmmap;
 
-pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, VirtAddr};
+pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, PhysAddr, VirtAddr};
 pub use error::Errno;
 pub use ledger::{Account, Charge, Limits, Resource, ResourceLedger};
 pub use manager::{PageManager, Plan};

@@ -7,12 +7,12 @@ use super::space::State;
 /// One charge a resource. Invariant: between requests each equals [`State::charged`], except that a stack
 /// which the platform grew may not have been noted yet.
 #[derive(Debug)]
-pub(super) struct Charges([Charge; Resource::ALL.len()]);
+pub(super) struct Charges([Charge; Resource::OF_MAP.len()]);
 
 impl Charges {
     /// Nothing held yet.
     pub(super) fn new(account: &Account) -> Self {
-        Self(Resource::ALL.map(|resource| account.empty_charge(resource)))
+        Self(Resource::OF_MAP.map(|resource| account.empty_charge(resource)))
     }
 
     /// Charges what `state` needs more than is held. If an account refuses, what was raised before stays

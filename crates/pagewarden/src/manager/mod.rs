@@ -422,7 +422,7 @@ impl<P> PageManager<P> {
         }
         assert_eq!(totals, state.totals, "sums do not match the map");
         assert!(state.attached.matches(&state.map), "attaches do not match the map");
-        for resource in Resource::ALL {
+        for resource in Resource::OF_MAP {
             assert_eq!(self.charges.held(resource), state.charged(resource), "charge of {resource:?}");
         }
     }

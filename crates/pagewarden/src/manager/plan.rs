@@ -67,6 +67,8 @@ impl fmt::Display for Cause {
             Self::Limit(Resource::Committed) => "commit limit",
             Self::Limit(Resource::Locked) => "lock limit",
             Self::Limit(Resource::Regions) => "map limit",
+            Self::Limit(Resource::Frames) => "frame limit",
+            Self::Limit(Resource::TableFrames) => "table limit",
             Self::WxPolicy => "W^X policy",
             Self::FixedRegion => "fixed region",
             Self::Platform => "platform",
@@ -252,7 +254,7 @@ impl<'a> Draft<'a> {
         }
         let account = &self.space.config.account;
         let object_pages = self.object.as_ref().map_or(0, |(_, pages)| pages.get());
-        for resource in Resource::ALL {
+        for resource in Resource::OF_MAP {
             let (before, after) = (self.space.state.charged(resource), self.next.charged(resource));
             let extra = if resource == Resource::Committed { object_pages } else { 0 };
             let growth = after.saturating_sub(before) + extra;

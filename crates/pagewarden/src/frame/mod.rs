@@ -1,0 +1,5 @@
+//! Frames: pages of physical memory.
+
+mod number;
+
+pub use number::{FrameNumber, FrameRange};

@@ -1,0 +1,5 @@
+//! Page tables in physical memory.
+
+mod entry;
+
+pub use entry::{Entry, EntryFlags, Level};
