@@ -12,9 +12,9 @@ use pagewarden::ledger::{Limits, ResourceLedger};
 use pagewarden::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Request};
 use pagewarden::manager::{Layout, PageManager, Privileges, SpaceConfig};
 use pagewarden::object::FileId;
-use pagewarden::provider::Lock;
+use pagewarden::provider::{Lock, Maps};
 use pagewarden::{
-    Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, RegionFlags, VirtAddr,
+    Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, RegionFlags, VirtAddr, Vmmap,
 };
 use pagewarden_linux::oracle::generate::Rng;
 
@@ -64,7 +64,7 @@ fn mincore(addr: u64, len: u64, vector: u64) -> Result<(), Errno> {
 }
 
 impl PageManagementProvider for Host {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, _maps: Maps<'_>) -> Result<(), Errno> {
         let on = |number, range: &PageRange, third| {
             host_call(number, [range.start().as_u64(), range.bytes(), third, 0, 0, 0])
         };
@@ -97,7 +97,7 @@ impl PageManagementProvider for Host {
         }
     }
 
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+    fn residency(&mut self, range: PageRange, _map: &Vmmap, each: &mut dyn FnMut(bool)) {
         // Asked as the files' owner: whether the guest may know it is the manager's to decide.
         file_user(0);
         let mut bytes = vec![0_u8; usize::try_from(range.pages().get()).unwrap()];
@@ -111,7 +111,7 @@ impl PageManagementProvider for Host {
         !(self.is_foreign && matches!(object.kind(), ObjectKind::File(_)))
     }
 
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], _map: &Vmmap) -> Result<(), Errno> {
         let Vector { start, copy, bytes: room } = self.vector;
         let skip = addr.as_u64().checked_sub(start).filter(|skip| *skip < room).ok_or(Errno::Fault)?;
         let fits = bytes.len().min(usize::try_from(room - skip).unwrap());

@@ -15,6 +15,7 @@ use crate::linux::{Advice, LockAllFlags, MdweFlags, SyncFlags};
 use crate::object::MemoryObject;
 use crate::prot::{Prot, ProtectionKey};
 use crate::region::Region;
+use crate::vmmap::Vmmap;
 
 /// What a mapping finds in its range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -305,13 +306,24 @@ impl fmt::Display for Op {
     }
 }
 
+/// The map around a plan. The operations of a plan touch different pages, so for each page of an operation `before`
+/// says what was there when it began, and `after` what will be when it has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Maps<'a> {
+    /// Before the plan.
+    pub before: &'a Vmmap,
+    /// After it.
+    pub after: &'a Vmmap,
+}
+
 /// A platform that can map pages.
 pub trait PageManagementProvider {
-    /// Carries out one operation, completely or not at all.
+    /// Carries out one operation, completely or not at all. `maps` is for platforms that own their pages; one over a
+    /// host, which has a map of its own, needs it not.
     ///
     /// # Errors
     /// The platform's own reason, such as [`Errno::NoMem`]. The manager then undoes what came before.
-    fn run(&mut self, op: &Op) -> Result<(), Errno>;
+    fn run(&mut self, op: &Op, maps: Maps<'_>) -> Result<(), Errno>;
 
     /// Whether what was mapped in `range` is still there after an operation that was to replace it has failed.
     /// Linux unmaps first and may fail after that; a platform over it says so here, others keep the default.
@@ -329,7 +341,8 @@ pub trait PageManagementProvider {
 
     /// Tells of each page of `range`, lowest first, whether it is resident; a few hundred pages at a time are asked for.
     /// By default all are: a platform that takes no pages away.
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+    fn residency(&mut self, range: PageRange, map: &Vmmap, each: &mut dyn FnMut(bool)) {
+        let _ = map;
         for _ in 0..range.pages().get() {
             each(true);
         }
@@ -345,8 +358,8 @@ pub trait PageManagementProvider {
     ///
     /// # Errors
     /// [`Errno::Fault`] if not all can be written, or if the platform cannot write at all, as by default.
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
-        let _ = (addr, bytes);
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], map: &Vmmap) -> Result<(), Errno> {
+        let _ = (addr, bytes, map);
         Err(Errno::Fault)
     }
 

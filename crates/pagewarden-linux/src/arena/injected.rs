@@ -125,7 +125,7 @@ impl Snapshot {
                     pages.insert(page, (entry.region.clone(), memory.word(page)));
                 }
             }
-            let used = Resource::ALL.map(|resource| manager.account().used(resource));
+            let used = Resource::OF_MAP.map(|resource| manager.account().used(resource));
             Self { pages, program_break: manager.program_break(), used }
         })
     }

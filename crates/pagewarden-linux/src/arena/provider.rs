@@ -13,10 +13,10 @@ use std::os::fd::AsFd;
 
 use pagewarden::linux::{Advice, MapFlags};
 use pagewarden::prot::ProtectionKey;
-use pagewarden::provider::{Contents, Lock, Populate, Target};
+use pagewarden::provider::{Contents, Lock, Maps, Populate, Target};
 use pagewarden::{
     Errno, MemoryObject, ObjectKind, Op, PAGE_SIZE, PageManagementProvider, PageRange, Prot, Region, RegionFlags,
-    VirtAddr,
+    VirtAddr, Vmmap,
 };
 
 use super::carrier::{Carrier, PageMoves};
@@ -61,7 +61,7 @@ pub struct ArenaProvider {
 }
 
 impl PageManagementProvider for ArenaProvider {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, _maps: Maps<'_>) -> Result<(), Errno> {
         self.lost = None;
         match op {
             Op::Map { range, region, target, populate } => self.map(*range, region, *target, *populate),
@@ -96,11 +96,11 @@ impl PageManagementProvider for ArenaProvider {
         mapped_file("self", range.start()).is_some_and(|file| is_write_sealed(file.as_fd()))
     }
 
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+    fn residency(&mut self, range: PageRange, _map: &Vmmap, each: &mut dyn FnMut(bool)) {
         self.tell_residency(range, each);
     }
 
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], _map: &Vmmap) -> Result<(), Errno> {
         self.copy_in(addr, bytes)
     }
 }

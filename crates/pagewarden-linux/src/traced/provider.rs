@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::PathBuf;
 
 use pagewarden::linux::{LockAllFlags, MapFlags, RemapFlags};
-use pagewarden::provider::{KeyUse, KeyedProt, Lock, Populate, Source, Target};
+use pagewarden::provider::{KeyUse, KeyedProt, Lock, Maps, Populate, Source, Target};
 use pagewarden::{
     Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr,
 };
@@ -56,7 +56,7 @@ impl TracedProvider {
 }
 
 impl PageManagementProvider for TracedProvider {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, _maps: Maps<'_>) -> Result<(), Errno> {
         let call = self.call.as_mut().ok_or(Errno::NoSys)?;
         let host = host_call(op, call)?;
         let value = call.run(host.number.cast_unsigned(), host.args)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pagewarden::linux::Request;
 use pagewarden::manager::{Privileges, Refusal, Totals};
 use pagewarden::model::{Failing, Failures, Loss, Picture, Platform};
-use pagewarden::provider::{Contents, Source, Target};
+use pagewarden::provider::{Contents, Maps, Source, Target};
 use pagewarden::{
     Account, Errno, Limits, Op, PageManagementProvider, PageManager, PageRange, Region, Resource, ResourceLedger,
     VirtAddr,
@@ -63,7 +63,7 @@ impl Snapshot {
             regions: manager.map().iter().map(|entry| (entry.range, entry.region.clone())).collect(),
             totals: *manager.totals(),
             program_break: manager.program_break(),
-            used: Resource::ALL.map(|resource| manager.account().used(resource)),
+            used: Resource::OF_MAP.map(|resource| manager.account().used(resource)),
             picture: manager.provider().inner().picture(),
         }
     }
@@ -84,7 +84,7 @@ fn check(manager: &Manager) {
         totals.locked_pages,
         manager.map().len() as u64,
     ];
-    assert_eq!(Resource::ALL.map(|resource| manager.account().used(resource)), expected, "the account");
+    assert_eq!(Resource::OF_MAP.map(|resource| manager.account().used(resource)), expected, "the account");
 }
 
 /// One process of a program.
@@ -183,12 +183,14 @@ impl Process<'_> {
     fn what_stays(&self, ops: &[Op], loss: Loss, platform: &mut Platform) -> bool {
         let Some((failed, done)) = ops.split_last() else { return false };
         let before = platform.picture();
+        let map = self.manager.map();
+        let maps = Maps { before: map, after: map };
         for op in done {
-            platform.run(op).unwrap();
+            platform.run(op, maps).unwrap();
             if let Mode::Once(..) = self.mode
                 && let Some(inverse) = inverse(op)
             {
-                platform.run(&inverse).unwrap();
+                platform.run(&inverse, maps).unwrap();
             }
         }
         let emptied = match failed {
@@ -198,7 +200,7 @@ impl Process<'_> {
             _ => None,
         };
         if let Some(range) = emptied.filter(|_| loss == Loss::Target) {
-            platform.run(&Op::Unmap { range, contents: Contents::Other }).unwrap();
+            platform.run(&Op::Unmap { range, contents: Contents::Other }, maps).unwrap();
         }
         platform.picture() != before
     }
@@ -206,17 +208,17 @@ impl Process<'_> {
     /// Forks with too little of each resource, then for nothing, then for a child that runs `steps`.
     fn fork(&mut self, steps: &[Step]) {
         self.tally.forks += 1;
-        let used = || Resource::ALL.map(|resource| self.ledger.root().used(resource));
+        let used = || Resource::OF_MAP.map(|resource| self.ledger.root().used(resource));
         let before = used();
         let needs = {
             let account = self.account(Limits::UNLIMITED);
             let pending = self.manager.prepare_fork(account.clone()).unwrap();
-            let needs = Resource::ALL.map(|resource| account.used(resource));
+            let needs = Resource::OF_MAP.map(|resource| account.used(resource));
             drop(pending);
             needs
         };
         assert_eq!(used(), before, "a fork that came to nothing");
-        for (resource, need) in Resource::ALL.into_iter().zip(needs) {
+        for (resource, need) in Resource::OF_MAP.into_iter().zip(needs) {
             if let Some(too_little) = need.checked_sub(1) {
                 let account = self.account(Limits::UNLIMITED.with(resource, too_little));
                 assert_eq!(self.manager.prepare_fork(account.clone()).unwrap_err().errno, Errno::NoMem);
@@ -282,7 +284,7 @@ fn run(program: &Program, mode: Mode, tally: &mut Tally) {
     let mut process = Process { manager, answers: Vec::new(), files: Descriptors::new(), mode, ledger: &ledger, tally };
     process.run(&program.steps);
     drop(process);
-    for resource in Resource::ALL {
+    for resource in Resource::OF_MAP {
         assert_eq!(ledger.root().used(resource), 0, "{resource:?} leaked");
     }
 }

@@ -39,7 +39,7 @@ const BATCH: u64 = 500;
 struct Nowhere;
 
 impl PageManagementProvider for Nowhere {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: pagewarden::provider::Maps<'_>) -> Result<(), Errno> {
         Ok(())
     }
 

@@ -21,7 +21,7 @@ struct Agreeing {
 }
 
 impl PageManagementProvider for Agreeing {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: pagewarden::provider::Maps<'_>) -> Result<(), Errno> {
         self.runs += 1;
         Ok(())
     }

@@ -40,7 +40,7 @@ const BATCH: u64 = 100;
 struct Nowhere;
 
 impl PageManagementProvider for Nowhere {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: pagewarden::provider::Maps<'_>) -> Result<(), Errno> {
         Ok(())
     }
 }

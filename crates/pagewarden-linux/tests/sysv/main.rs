@@ -35,7 +35,7 @@ const NO_RESERVE: i32 = 0o10000;
 struct Nowhere;
 
 impl PageManagementProvider for Nowhere {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: pagewarden::provider::Maps<'_>) -> Result<(), Errno> {
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::linux::is_inside;
 use crate::object::{MemoryObject, ObjectKind};
 use crate::provider::{Op, PageManagementProvider, Telling};
 use crate::region::Region;
+use crate::vmmap::Vmmap;
 
 /// Pages that the platform is asked about at once.
 const CHUNK: usize = 512;
@@ -64,6 +65,7 @@ fn telling(region: &Region, may_know: &dyn Fn(&MemoryObject) -> bool) -> Telling
 /// Writes a byte for each page of `range` to the guest, from `vector` on.
 pub(super) fn tell(
     provider: &mut impl PageManagementProvider,
+    map: &Vmmap,
     range: PageRange,
     vector: VirtAddr,
     telling: Telling,
@@ -75,14 +77,14 @@ pub(super) fn tell(
         let mut bytes = [u8::from(telling == Telling::AllResident); CHUNK];
         if telling == Telling::Truth {
             let mut places = bytes.iter_mut();
-            provider.residency(part, &mut |is_resident| {
+            provider.residency(part, map, &mut |is_resident| {
                 if let Some(place) = places.next() {
                     *place = is_resident.into();
                 }
             });
         }
         let place = vector.checked_add(part.first_page() - range.first_page()).ok_or(Errno::Fault)?;
-        provider.store(place, &bytes[..pages])?;
+        provider.store(place, &bytes[..pages], map)?;
         rest = now.from(part.end());
     }
     Ok(())

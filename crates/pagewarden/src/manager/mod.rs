@@ -60,7 +60,7 @@ use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Account, Resource};
 use crate::linux::{MdweFlags, Request};
-use crate::provider::PageManagementProvider;
+use crate::provider::{Maps, PageManagementProvider};
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
@@ -172,7 +172,8 @@ impl<P: PageManagementProvider> PageManager<P> {
             self.charges.lower_to(&self.space.state);
             return Err(refusal);
         }
-        if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops) {
+        let maps = Maps { before: &self.space.state.map, after: &plan.next.map };
+        if let Err(failure) = undo::run_all(&mut self.provider, &plan.ops, maps) {
             plan.give_object_back();
             let (value, refusal) = (plan.value_before(failure.at), plan.refusal_for(failure.errno));
             self.settle_failure(plan, failure.at);
@@ -256,7 +257,7 @@ impl<P: PageManagementProvider> PageManager<P> {
         if plan.holds_when_it_fails() {
             return self.publish(plan.next);
         }
-        match undo::take_back(&mut self.provider, &self.space, &plan.ops, failed) {
+        match undo::take_back(&mut self.provider, &self.space, (&plan.ops, &plan.next.map), failed) {
             Some(next) => {
                 self.charges.raise_past_limit(&next);
                 self.publish(next);

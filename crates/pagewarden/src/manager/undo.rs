@@ -12,8 +12,9 @@ use super::space::{Space, State, parts};
 use super::{madvise, mincore, mprotect, mremap, name};
 use crate::addr::PageRange;
 use crate::error::Errno;
-use crate::provider::{Op, PageManagementProvider, Source, Target};
+use crate::provider::{Maps, Op, PageManagementProvider, Source, Target};
 use crate::region::RegionFlags;
+use crate::vmmap::Vmmap;
 
 /// Which operation of a plan failed, and why.
 pub(super) struct Failure {
@@ -23,27 +24,28 @@ pub(super) struct Failure {
 }
 
 /// Runs `ops` in order, up to the first that fails.
-pub(super) fn run_all(provider: &mut impl PageManagementProvider, ops: &[Op]) -> Result<(), Failure> {
-    ops.iter().enumerate().try_for_each(|(at, op)| run(provider, op).map_err(|errno| Failure { at, errno }))
+pub(super) fn run_all(provider: &mut impl PageManagementProvider, ops: &[Op], maps: Maps<'_>) -> Result<(), Failure> {
+    ops.iter().enumerate().try_for_each(|(at, op)| run(provider, op, maps).map_err(|errno| Failure { at, errno }))
 }
 
-fn run(provider: &mut impl PageManagementProvider, op: &Op) -> Result<(), Errno> {
+fn run(provider: &mut impl PageManagementProvider, op: &Op, maps: Maps<'_>) -> Result<(), Errno> {
     match op {
-        Op::Residency { range, vector, telling } => mincore::tell(provider, *range, *vector, *telling),
-        _ => provider.run(op),
+        Op::Residency { range, vector, telling } => mincore::tell(provider, maps.before, *range, *vector, *telling),
+        _ => provider.run(op, maps),
     }
 }
 
 /// Takes back what was done before operation `failed`. The state that is in force then, if it is another one than
-/// before.
+/// before. `planned` is the map that the plan was to lead to.
 ///
 /// Without memory to write it down, the old state stays in force: a guest that touches what is gone faults.
 pub(super) fn take_back(
     provider: &mut impl PageManagementProvider,
     space: &Space,
-    ops: &[Op],
+    (ops, planned): (&[Op], &Vmmap),
     failed: usize,
 ) -> Option<State> {
+    let back = Maps { before: planned, after: &space.state.map };
     let mut now = Residue { space, state: None };
     if let Some(range) = ops.get(failed).and_then(emptied_range) {
         now.check_kept(provider, range);
@@ -51,7 +53,7 @@ pub(super) fn take_back(
     for op in ops.iter().take(failed).rev() {
         match inverse(op) {
             None => now.stays(op),
-            Some(inverse) if provider.run(&inverse).is_ok() => now.is_taken_back(op, &inverse),
+            Some(inverse) if provider.run(&inverse, back).is_ok() => now.is_taken_back(op, &inverse),
             Some(inverse) => {
                 now.stays(op);
                 if let Some(range) = emptied_range(&inverse) {

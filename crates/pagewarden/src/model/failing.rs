@@ -3,7 +3,8 @@
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::object::MemoryObject;
-use crate::provider::{Contents, Op, PageManagementProvider, Target};
+use crate::provider::{Contents, Maps, Op, PageManagementProvider, Target};
+use crate::vmmap::Vmmap;
 
 /// What is there after an operation that was to replace something has failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,15 +88,15 @@ impl<P> Failing<P> {
 
 impl<P: PageManagementProvider> Failing<P> {
     /// The failure of `op`.
-    fn fail(&mut self, op: &Op, failures: Failures) -> Errno {
+    fn fail(&mut self, op: &Op, maps: Maps<'_>, failures: Failures) -> Errno {
         self.injected += 1;
         // Pages are marked as locked before they are made resident, and only the second step fails.
         if let Op::Lock { .. } = op {
-            return self.inner.run(op).err().unwrap_or(failures.errno);
+            return self.inner.run(op, maps).err().unwrap_or(failures.errno);
         }
         if let Some(range) = emptied_range(op).filter(|_| failures.loss == Loss::Target) {
             // A platform that cannot even unmap has kept what was there.
-            let unmapped = self.inner.run(&Op::Unmap { range, contents: Contents::Other });
+            let unmapped = self.inner.run(&Op::Unmap { range, contents: Contents::Other }, maps);
             self.lost = unmapped.is_ok().then_some(range);
         }
         failures.errno
@@ -113,17 +114,17 @@ fn emptied_range(op: &Op) -> Option<PageRange> {
 }
 
 impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, maps: Maps<'_>) -> Result<(), Errno> {
         self.lost = None;
         if let Some(failures) = &mut self.failures {
             let is_next = failures.which & 1 == 1;
             failures.which >>= 1;
             if is_next {
                 let failures = *failures;
-                return Err(self.fail(op, failures));
+                return Err(self.fail(op, maps, failures));
             }
         }
-        self.inner.run(op)
+        self.inner.run(op, maps)
     }
 
     fn has_kept(&self, range: PageRange) -> bool {
@@ -134,16 +135,16 @@ impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
         self.inner.is_write_sealed(range)
     }
 
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
-        self.inner.residency(range, each);
+    fn residency(&mut self, range: PageRange, map: &Vmmap, each: &mut dyn FnMut(bool)) {
+        self.inner.residency(range, map, each);
     }
 
     fn may_know(&self, object: &MemoryObject) -> bool {
         self.inner.may_know(object)
     }
 
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
-        self.inner.store(addr, bytes)
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], map: &Vmmap) -> Result<(), Errno> {
+        self.inner.store(addr, bytes, map)
     }
 
     fn object_pages(&self, object: &MemoryObject) -> Option<PageCount> {

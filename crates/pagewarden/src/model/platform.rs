@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::linux::{Advice, LockAllFlags};
 use crate::object::{MemoryObject, ObjectKind};
 use crate::prot::Prot;
-use crate::provider::{Contents, Lock, Op, PageManagementProvider, Source, Target};
+use crate::provider::{Contents, Lock, Maps, Op, PageManagementProvider, Source, Target};
 use crate::region::{Backing, Region, RegionFlags};
 use crate::vmmap::Vmmap;
 
@@ -230,7 +230,7 @@ impl Platform {
 }
 
 impl PageManagementProvider for Platform {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, _maps: Maps<'_>) -> Result<(), Errno> {
         self.operations += 1;
         match op {
             Op::Map { range, region, target, .. } => self.map(*range, region, *target),
@@ -303,7 +303,7 @@ impl PageManagementProvider for Platform {
         Ok(())
     }
 
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], _map: &Vmmap) -> Result<(), Errno> {
         let end = addr.checked_add(bytes.len() as u64).and_then(VirtAddr::page_up).ok_or(Errno::Fault)?;
         for page in addr.page_number()..end.page_number() {
             let region = self.runs.at(page).filter(|region| region.prot.contains(Prot::WRITE)).ok_or(Errno::Fault)?;

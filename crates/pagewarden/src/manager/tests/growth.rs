@@ -6,13 +6,13 @@ use crate::error::Errno;
 use crate::ledger::{Limits, ResourceLedger};
 use crate::linux::MapFlags;
 use crate::manager::PageManager;
-use crate::provider::{Op, PageManagementProvider};
+use crate::provider::{Maps, Op, PageManagementProvider};
 
 /// Has grown every stack down to this address.
 struct Growing(u64);
 
 impl PageManagementProvider for Growing {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: Maps<'_>) -> Result<(), Errno> {
         Ok(())
     }
 

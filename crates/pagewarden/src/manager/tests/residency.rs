@@ -170,15 +170,16 @@ fn what_is_nobodys_business_is_all_resident() {
 fn a_platform_that_says_nothing_has_all_pages() {
     struct Silent;
     impl crate::provider::PageManagementProvider for Silent {
-        fn run(&mut self, _op: &crate::provider::Op) -> Result<(), Errno> {
+        fn run(&mut self, _op: &crate::provider::Op, _maps: crate::provider::Maps<'_>) -> Result<(), Errno> {
             Ok(())
         }
     }
     let mut count = 0;
-    crate::provider::PageManagementProvider::residency(&mut Silent, pages(1, 4), &mut |resident| {
+    let map = crate::Vmmap::new(crate::PageCount::ZERO);
+    crate::provider::PageManagementProvider::residency(&mut Silent, pages(1, 4), &map, &mut |resident| {
         count += u32::from(resident);
     });
     assert_eq!(count, 3);
-    let stored = crate::provider::PageManagementProvider::store(&mut Silent, VirtAddr::new(VECTOR), &[1]);
+    let stored = crate::provider::PageManagementProvider::store(&mut Silent, VirtAddr::new(VECTOR), &[1], &map);
     assert_eq!(stored, Err(Errno::Fault));
 }

@@ -12,7 +12,8 @@ use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Reque
 use crate::manager::PageManager;
 use crate::model::Platform;
 use crate::object::{FileId, MemoryObject, ObjectKind};
-use crate::provider::{Op, PageManagementProvider};
+use crate::provider::{Maps, Op, PageManagementProvider};
+use crate::vmmap::Vmmap;
 
 /// A platform that takes note of what it is asked.
 #[derive(Default, Debug, Clone)]
@@ -33,7 +34,7 @@ pub(super) struct Witness {
 }
 
 impl PageManagementProvider for Witness {
-    fn run(&mut self, op: &Op) -> Result<(), Errno> {
+    fn run(&mut self, op: &Op, maps: Maps<'_>) -> Result<(), Errno> {
         self.runs += 1;
         match &mut self.fail_after {
             Some(0) => {
@@ -46,7 +47,7 @@ impl PageManagementProvider for Witness {
         if let Op::Sync { range, .. } = op {
             self.synced.push(*range);
         }
-        self.inner.run(op)
+        self.inner.run(op, maps)
     }
 
     fn is_write_sealed(&self, _range: PageRange) -> bool {
@@ -54,7 +55,7 @@ impl PageManagementProvider for Witness {
     }
 
     /// Pages with an even number are resident.
-    fn residency(&mut self, range: PageRange, each: &mut dyn FnMut(bool)) {
+    fn residency(&mut self, range: PageRange, _map: &Vmmap, each: &mut dyn FnMut(bool)) {
         assert!(range.pages().get() <= 512, "too much at once");
         (range.first_page()..range.end_page()).for_each(|page| each(page % 2 == 0));
     }
@@ -63,7 +64,7 @@ impl PageManagementProvider for Witness {
         !self.hides_files
     }
 
-    fn store(&mut self, addr: VirtAddr, bytes: &[u8]) -> Result<(), Errno> {
+    fn store(&mut self, addr: VirtAddr, bytes: &[u8], _map: &Vmmap) -> Result<(), Errno> {
         for (at, byte) in (addr.as_u64()..).zip(bytes) {
             if self.unwritable.is_some_and(|first| at >= first) {
                 return Err(Errno::Fault);

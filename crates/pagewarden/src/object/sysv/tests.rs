@@ -15,7 +15,7 @@ use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{MremapRequest, RemapFlags, Request};
 use crate::manager::{CommitLimit, NoReserve, Overcommit, PageManager, Privileges, SpaceConfig};
-use crate::provider::{Op, PageManagementProvider};
+use crate::provider::{Maps, Op, PageManagementProvider};
 
 const AT: u64 = 0x10_0000;
 
@@ -34,7 +34,7 @@ impl Surroundings for Clock {
 struct Nowhere;
 
 impl PageManagementProvider for Nowhere {
-    fn run(&mut self, _: &Op) -> Result<(), Errno> {
+    fn run(&mut self, _: &Op, _: Maps<'_>) -> Result<(), Errno> {
         Ok(())
     }
 }
