@@ -8,6 +8,8 @@ use core::fmt;
 
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// The same as the length of a slice.
+pub(crate) const PAGE_LEN: usize = 1 << PAGE_SHIFT;
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
 /// `len` rounded up to a multiple of `to`, a power of two, as the kernel rounds (`PAGE_ALIGN`): a sum that wraps
@@ -26,31 +28,37 @@ pub struct VirtAddr(u64);
 
 impl VirtAddr {
     /// The address `address`.
+    #[inline]
     pub const fn new(address: u64) -> Self {
         Self(address)
     }
 
     /// The first byte of page `number`; `None` past the end of the address space.
+    #[inline]
     pub const fn from_page_number(number: u64) -> Option<Self> {
         if number > PAGE_NUMBER_MAX { None } else { Some(Self(number << PAGE_SHIFT)) }
     }
 
     /// The address as a number.
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
     /// Whether this is the first byte of a page.
+    #[inline]
     pub const fn is_page_aligned(self) -> bool {
         self.0 & (PAGE_SIZE - 1) == 0
     }
 
     /// The number of the page that holds this byte.
+    #[inline]
     pub const fn page_number(self) -> u64 {
         self.0 >> PAGE_SHIFT
     }
 
     /// The first byte of the page that holds this byte.
+    #[inline]
     #[must_use]
     pub const fn page_down(self) -> Self {
         Self(self.0 & !(PAGE_SIZE - 1))
@@ -100,11 +108,13 @@ impl PhysAddr {
     pub const BITS: u32 = 52;
 
     /// The address `address`, if it is one.
+    #[inline]
     pub const fn new(address: u64) -> Option<Self> {
         if address >> Self::BITS == 0 { Some(Self(address)) } else { None }
     }
 
     /// The address as a number.
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
@@ -139,6 +149,7 @@ impl PageCount {
     pub const ZERO: Self = Self(0);
 
     /// `pages` pages.
+    #[inline]
     pub const fn new(pages: u64) -> Self {
         Self(pages)
     }
@@ -154,11 +165,13 @@ impl PageCount {
     }
 
     /// The count as a number.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// The bytes in these pages; saturates at the end of the address space.
+    #[inline]
     pub const fn bytes(self) -> u64 {
         self.0.saturating_mul(PAGE_SIZE)
     }
@@ -175,6 +188,7 @@ pub struct PageRange {
 
 impl PageRange {
     /// `start..end`, if both are page aligned and `start < end`.
+    #[inline]
     pub const fn new(start: VirtAddr, end: VirtAddr) -> Option<Self> {
         if !start.is_page_aligned() || !end.is_page_aligned() || start.0 >= end.0 {
             return None;
@@ -183,6 +197,7 @@ impl PageRange {
     }
 
     /// `pages` pages from page number `first`, if there is at least one and they all exist.
+    #[inline]
     pub const fn from_pages(first: u64, pages: PageCount) -> Option<Self> {
         match first.checked_add(pages.0) {
             Some(end) if pages.0 > 0 && end <= PAGE_NUMBER_MAX => Some(Self { first, end }),
@@ -199,31 +214,37 @@ impl PageRange {
     }
 
     /// The first byte.
+    #[inline]
     pub const fn start(self) -> VirtAddr {
         VirtAddr(self.first << PAGE_SHIFT)
     }
 
     /// The byte after the last.
+    #[inline]
     pub const fn end(self) -> VirtAddr {
         VirtAddr(self.end << PAGE_SHIFT)
     }
 
     /// The first page number.
+    #[inline]
     pub const fn first_page(self) -> u64 {
         self.first
     }
 
     /// The page number after the last.
+    #[inline]
     pub const fn end_page(self) -> u64 {
         self.end
     }
 
     /// How many pages there are: at least one.
+    #[inline]
     pub const fn pages(self) -> PageCount {
         PageCount(self.end - self.first)
     }
 
     /// How many bytes there are: at least a page.
+    #[inline]
     pub const fn bytes(self) -> u64 {
         (self.end - self.first) << PAGE_SHIFT
     }
@@ -234,6 +255,7 @@ impl PageRange {
     }
 
     /// Whether all of `other` lies inside.
+    #[inline]
     pub const fn contains_range(self, other: Self) -> bool {
         self.first <= other.first && other.end <= self.end
     }
@@ -244,6 +266,7 @@ impl PageRange {
     }
 
     /// The pages that both have, if any.
+    #[inline]
     pub fn intersection(self, other: Self) -> Option<Self> {
         let (first, end) = (self.first.max(other.first), self.end.min(other.end));
         (first < end).then_some(Self { first, end })

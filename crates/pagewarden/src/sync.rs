@@ -12,6 +12,11 @@ pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(all(shuttle, not(loom)))]
 pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+/// The processor's, under a checker too: for memory that has far too many words to be checked one by one.
+pub(crate) use core::sync::atomic::AtomicU64 as PlainAtomicU64;
+/// Likewise; what makes the value must not switch threads.
+pub(crate) use spin::once::Once;
+
 pub(crate) use locks::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 #[cfg(not(any(loom, shuttle)))]
@@ -55,10 +60,6 @@ mod locks {
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock().ok()
         }
-
-        pub(crate) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().expect("no thread has panicked")
-        }
     }
 
     #[derive(Debug)]
@@ -77,11 +78,6 @@ mod locks {
         #[track_caller]
         pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
             self.0.write().expect("no thread has panicked")
-        }
-
-        #[track_caller]
-        pub(crate) fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-            self.0.try_write().ok()
         }
 
         pub(crate) fn get_mut(&mut self) -> &mut T {

@@ -3,6 +3,10 @@
 //! Run with `cargo xtask interleavings`; without `--cfg loom` there is nothing here. docs/concurrency.md says what is
 //! checked and how far.
 #![cfg(loom)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+#[path = "interleavings/frames.rs"]
+mod frames;
 
 use pagewarden::model::SMALL_LAYOUT;
 use std::sync::Arc;
@@ -11,10 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::Mutex;
 use loom::thread;
 use pagewarden::linux::{MapFlags, MapSource, MmapRequest, Request};
-use pagewarden::manager::{Break, Features, Layout, Policy, Privileges, ResourceLimits, SpaceConfig};
+use pagewarden::manager::SpaceConfig;
 use pagewarden::model::Platform;
-use pagewarden::vmmap::Direction;
-use pagewarden::{Account, Errno, Limits, PAGE_SIZE, PageManager, Resource, ResourceLedger, VirtAddr};
+use pagewarden::{Account, Errno, Limits, PAGE_SIZE, PageManager, Resource, ResourceLedger};
 
 use Resource::{Committed, Virtual};
 

@@ -13,29 +13,43 @@ impl FrameNumber {
     pub const END: u64 = 1 << (PhysAddr::BITS - PAGE_SHIFT);
 
     /// The frame numbered `number`, if there can be one.
+    #[inline]
     pub const fn new(number: u64) -> Option<Self> {
         if number < Self::END { Some(Self(number)) } else { None }
     }
 
     /// The frame that holds the byte at `address`.
+    #[inline]
     pub const fn containing(address: PhysAddr) -> Self {
         Self(address.as_u64() >> PAGE_SHIFT)
     }
 
     /// The number.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
+    /// The frame `frames` further up, which is known to exist.
+    #[inline]
+    pub(super) const fn plus(self, frames: u64) -> Self {
+        debug_assert!(self.0 + frames < Self::END);
+        Self(self.0 + frames)
+    }
+
     /// Its first byte.
+    #[inline]
     pub fn start(self) -> PhysAddr {
         self.at(0)
     }
 
     /// Its byte at `offset`, of which the bits above a page are ignored.
+    #[inline]
     pub fn at(self, offset: u64) -> PhysAddr {
         let address = self.0 << PAGE_SHIFT | offset & (PAGE_SIZE - 1);
-        PhysAddr::new(address).expect("the number of a frame is below END")
+        // The mask changes nothing but what the compiler knows.
+        PhysAddr::new(address & (FrameNumber::END * PAGE_SIZE - 1))
+            .unwrap_or_else(|| unreachable!("the number of a frame is below END"))
     }
 }
 
@@ -61,6 +75,7 @@ pub struct FrameRange {
 
 impl FrameRange {
     /// `frames` frames from `first` on, if there is at least one and all can exist.
+    #[inline]
     pub const fn new(first: FrameNumber, frames: PageCount) -> Option<Self> {
         match first.0.checked_add(frames.get()) {
             Some(end) if end > first.0 && end <= FrameNumber::END => Some(Self { first: first.0, end }),
@@ -69,21 +84,25 @@ impl FrameRange {
     }
 
     /// The first frame.
+    #[inline]
     pub const fn first(self) -> FrameNumber {
         FrameNumber(self.first)
     }
 
     /// The number after the last.
+    #[inline]
     pub const fn end(self) -> u64 {
         self.end
     }
 
     /// How many there are: at least one.
+    #[inline]
     pub const fn frames(self) -> PageCount {
         PageCount::new(self.end - self.first)
     }
 
     /// Whether `frame` is among them.
+    #[inline]
     pub const fn contains(self, frame: FrameNumber) -> bool {
         self.first <= frame.0 && frame.0 < self.end
     }
