@@ -70,6 +70,7 @@ impl Level {
     pub const ROOT: Self = Self::Four;
 
     /// The level below, if there is one.
+    #[inline]
     pub const fn below(self) -> Option<Self> {
         match self {
             Self::One => None,
@@ -80,16 +81,19 @@ impl Level {
     }
 
     /// log2 of the pages that an entry of this level spans.
+    #[inline]
     pub const fn page_shift(self) -> u32 {
         9 * (self as u32 - 1)
     }
 
     /// The pages that an entry of this level spans.
+    #[inline]
     pub const fn pages(self) -> u64 {
         1 << self.page_shift()
     }
 
     /// Which entry of a table of this level `address` belongs to.
+    #[inline]
     pub const fn index(self, address: VirtAddr) -> u64 {
         address.page_number() >> self.page_shift() & (Entry::PER_TABLE - 1)
     }
@@ -110,26 +114,31 @@ impl Entry {
     const KEY: u64 = 0xf << Self::KEY_SHIFT;
 
     /// The entry that is written as `word`.
+    #[inline]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
     }
 
     /// As it is written.
+    #[inline]
     pub const fn word(self) -> u64 {
         self.0
     }
 
     /// An entry for `frame`.
+    #[inline]
     pub fn new(frame: FrameNumber, flags: EntryFlags) -> Self {
-        Self(frame.start().as_u64() | flags.bits())
+        Self(frame.get() << PAGE_SHIFT | flags.bits())
     }
 
     /// One that is not present, is not empty and keeps no frame: `flags` has software bits and no others.
+    #[inline]
     pub const fn marker(flags: EntryFlags) -> Self {
         Self(flags.bits() & !EntryFlags::PRESENT.bits())
     }
 
     /// The flags that `prot` asks of a user page; [`Prot::NONE`] is not present.
+    #[inline]
     pub fn flags_of(prot: Prot) -> EntryFlags {
         let mut flags = EntryFlags::USER;
         flags.set(EntryFlags::PRESENT, !prot.is_empty());
@@ -139,48 +148,64 @@ impl Entry {
     }
 
     /// Whether nothing is there.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Whether the processor uses it.
+    #[inline]
     pub const fn is_present(self) -> bool {
         self.0 & EntryFlags::PRESENT.bits() != 0
     }
 
     /// Whether an entry of a table of `level` leads to another table.
+    #[inline]
     pub fn is_table(self, level: Level) -> bool {
         level != Level::One && self.is_present() && !self.contains(EntryFlags::HUGE)
     }
 
     /// Its frame, or frame 0 where it has none.
+    #[inline]
     pub fn frame(self) -> FrameNumber {
         FrameNumber::new((self.0 & Self::FRAME) >> PAGE_SHIFT).unwrap_or_else(|| unreachable!("52 bits of an address"))
     }
 
+    /// With another frame.
+    #[inline]
+    #[must_use]
+    pub fn with_frame(self, frame: FrameNumber) -> Self {
+        Self(self.0 & !Self::FRAME | frame.get() << PAGE_SHIFT)
+    }
+
     /// Its flags.
+    #[inline]
     pub const fn flags(self) -> EntryFlags {
         EntryFlags::from_bits_truncate(self.0)
     }
 
     /// Whether it has all of `flags`.
+    #[inline]
     pub const fn contains(self, flags: EntryFlags) -> bool {
         self.0 & flags.bits() == flags.bits()
     }
 
     /// With `flags` too.
+    #[inline]
     #[must_use]
     pub const fn with(self, flags: EntryFlags) -> Self {
         Self(self.0 | flags.bits())
     }
 
     /// Without `flags`.
+    #[inline]
     #[must_use]
     pub const fn without(self, flags: EntryFlags) -> Self {
         Self(self.0 & !flags.bits())
     }
 
     /// Its protection key.
+    #[inline]
     pub fn key(self) -> ProtectionKey {
         ProtectionKey::new((self.0 >> Self::KEY_SHIFT & 0xf) as u8).unwrap_or_default()
     }

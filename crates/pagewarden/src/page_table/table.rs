@@ -1,0 +1,236 @@
+//! A space's root, the view of its tables, and tables as places.
+
+use core::ops::Range;
+
+use crate::addr::{PAGE_SHIFT, PageCount, PageRange, PhysAddr, VirtAddr};
+use crate::error::Errno;
+use crate::frame::FrameNumber;
+use crate::mmu::{Mmu, PhysMem};
+use crate::page_table::{Entry, EntryFlags, Level, Released, TableOwner};
+use crate::sync::{Mutex, Ordering};
+
+/// What an entry that leads to an exclusive table says.
+pub(super) const TABLE: EntryFlags = EntryFlags::PRESENT.union(EntryFlags::WRITABLE).union(EntryFlags::USER);
+/// What processors set by themselves.
+pub(super) const BY_PROCESSOR: EntryFlags = EntryFlags::ACCESSED.union(EntryFlags::DIRTY);
+
+/// Page numbers are below this; the last page is never part of a range.
+const PAGES: u64 = 1 << 52;
+/// Pages of either half of what four levels reach.
+const HALF: u64 = 1 << 35;
+
+/// The root of one space's tables. Not to be cloned: shared access to it is shared access to the tables, exclusive
+/// access to it is exclusive access to all of them that are not shared with other spaces.
+///
+/// It owns the tables only in the hands of [`PageTable::destroy`].
+#[derive(Debug)]
+pub struct Root {
+    frame: FrameNumber,
+    /// Held by the one thread of the space that makes a table exclusive or splits an entry.
+    pub(super) reshaping: Mutex<()>,
+}
+
+impl Root {
+    /// An empty root table.
+    ///
+    /// # Errors
+    /// What [`TableOwner::allocate_table`] says.
+    #[inline]
+    pub fn new(owner: &impl TableOwner) -> Result<Self, Errno> {
+        Ok(Self { frame: owner.allocate_table()?, reshaping: Mutex::new(()) })
+    }
+
+    /// The frame of the root table, which processors are given.
+    #[inline]
+    pub fn frame(&self) -> FrameNumber {
+        self.frame
+    }
+}
+
+/// The tables of spaces, with what it takes to read and change them. The space is chosen by the [`Root`] that each
+/// method is given. Addresses may lie in either half of the canonical space; the last page of all cannot be used.
+#[derive(Debug)]
+pub struct PageTable<'a, M, O> {
+    pub(super) memory: &'a M,
+    pub(super) owner: &'a O,
+}
+
+impl<M, O> Clone for PageTable<'_, M, O> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M, O> Copy for PageTable<'_, M, O> {}
+
+impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
+    /// Tables in `memory` that come from `owner`.
+    #[inline]
+    pub fn new(memory: &'a M, owner: &'a O) -> Self {
+        Self { memory, owner }
+    }
+
+    /// The entry at `at`.
+    #[inline]
+    pub(super) fn read(&self, at: PhysAddr) -> Entry {
+        Entry::from_word(self.memory.load(at))
+    }
+
+    /// Stores an entry that no processor changes meanwhile, or whose accessed bit may be lost.
+    #[inline]
+    pub(super) fn write(&self, at: PhysAddr, entry: Entry) {
+        self.memory.store(at, entry.word());
+    }
+
+    /// Replaces `old` by `new` where nobody but processors changes it. What was there at last: `old` with the bits that
+    /// processors have set since; `new` gets them too if it shows the same frame.
+    #[inline]
+    pub(super) fn replace(&self, at: PhysAddr, old: Entry, new: Entry) -> Entry {
+        let may_become_dirty =
+            old.contains(EntryFlags::PRESENT | EntryFlags::WRITABLE) && !old.contains(EntryFlags::DIRTY);
+        if !may_become_dirty {
+            self.write(at, new);
+            return old;
+        }
+        let (mut old, mut new) = (old, new);
+        while let Err(word) = self.memory.compare_exchange(at, old.word(), new.word()) {
+            let found = Entry::from_word(word);
+            let set = found.flags() & (BY_PROCESSOR - old.flags());
+            if !new.is_empty() && new.frame() == found.frame() {
+                new = new.with(set);
+            }
+            old = found;
+        }
+        old
+    }
+
+    /// How many entries of `table` are not empty.
+    #[inline]
+    pub(super) fn used(&self, table: Table) -> u32 {
+        self.owner.used_entries(table.frame).load(Ordering::Relaxed)
+    }
+
+    /// The same, stored by whoever has the table alone.
+    #[inline]
+    pub(super) fn set_used(&self, table: Table, used: u32) {
+        self.owner.used_entries(table.frame).store(used, Ordering::Relaxed);
+    }
+
+    /// Gives back a table that no processor and no other thread has seen.
+    #[inline]
+    pub(super) fn discard(&self, frame: FrameNumber) {
+        if self.owner.release_table(frame) == Released::Last {
+            self.owner.free_table(frame);
+        }
+    }
+}
+
+/// A table and where in the space it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    pub(super) frame: FrameNumber,
+    pub(super) level: Level,
+    /// The number of the first page that it spans; 0 for a root.
+    pub(super) first: u64,
+}
+
+impl Table {
+    #[inline]
+    pub(super) fn root(root: &Root) -> Self {
+        Self { frame: root.frame, level: Level::ROOT, first: 0 }
+    }
+
+    /// The table that `entry`, this one's at `index`, leads to; itself if it is of level 1.
+    #[inline]
+    pub(super) fn child(self, index: u64, entry: Entry) -> Self {
+        self.child_at(index, entry.frame())
+    }
+
+    #[inline]
+    pub(super) fn child_at(self, index: u64, frame: FrameNumber) -> Self {
+        let level = self.level.below().unwrap_or(Level::One);
+        Self { frame, level, first: self.first_page(index) }
+    }
+
+    /// Where the entry at `index` is.
+    #[inline]
+    pub(super) fn place(self, index: u64) -> PhysAddr {
+        let address = self.frame.get() << PAGE_SHIFT | (index & (Entry::PER_TABLE - 1)) << 3;
+        PhysAddr::new(address).unwrap_or_else(|| unreachable!("the number of a frame is below its end"))
+    }
+
+    /// The first page that the entry at `index` spans.
+    #[inline]
+    pub(super) fn first_page(self, index: u64) -> u64 {
+        let page = self.first + (index << self.level.page_shift());
+        if page >= HALF && self.level == Level::ROOT { page + (PAGES - 2 * HALF) } else { page }
+    }
+
+    /// Its address.
+    #[inline]
+    pub(super) fn address(self, index: u64) -> VirtAddr {
+        VirtAddr::from_page_number(self.first_page(index)).unwrap_or_default()
+    }
+
+    /// What the entry at `index` spans, without the last page of all.
+    #[inline]
+    pub(super) fn span(self, index: u64) -> PageRange {
+        let first = self.first_page(index);
+        let pages = self.level.pages().min(PAGES - 1 - first);
+        // Level 1 has no entry for the last page, since no path leads there: see `is_page`.
+        PageRange::from_pages(first, PageCount::new(pages))
+            .unwrap_or_else(|| unreachable!("the last page is never used"))
+    }
+
+    /// What the entries from `first` to `last` span.
+    #[inline]
+    pub(super) fn spans(self, first: u64, last: u64) -> PageRange {
+        let (first, last) = (self.span(first), self.span(last));
+        PageRange::new(first.start(), last.end()).unwrap_or(last)
+    }
+
+    /// The entries that hold a part of `range`, which lies in one half and shares a page with this table.
+    #[inline]
+    pub(super) fn indices(self, range: PageRange) -> Range<u64> {
+        let is_root = self.level == Level::ROOT;
+        let end = self.first + (Entry::PER_TABLE << self.level.page_shift());
+        let from = if is_root || range.first_page() > self.first { self.index_of(range.first_page()) } else { 0 };
+        let to =
+            if is_root || range.end_page() < end { self.index_of(range.end_page() - 1) + 1 } else { Entry::PER_TABLE };
+        from..to
+    }
+
+    /// Which entry page number `page` belongs to.
+    #[inline]
+    pub(super) fn index_of(self, page: u64) -> u64 {
+        page >> self.level.page_shift() & (Entry::PER_TABLE - 1)
+    }
+}
+
+/// Whether an entry of an exclusive table of `level` leads to an exclusive table.
+#[inline]
+pub(super) fn is_exclusive(entry: Entry) -> bool {
+    const WANTED: u64 = EntryFlags::PRESENT.union(EntryFlags::WRITABLE).bits();
+    entry.word() & (WANTED | EntryFlags::HUGE.bits()) == WANTED
+}
+
+/// The number of the page at `address`, if tables have a place for it.
+#[inline]
+pub(super) fn page_of(address: VirtAddr) -> Result<u64, Errno> {
+    let page = address.page_number();
+    if page < HALF || (PAGES - HALF..PAGES - 1).contains(&page) { Ok(page) } else { Err(Errno::Inval) }
+}
+
+/// Whether all of `range` lies in one half.
+#[inline]
+pub(super) fn check(range: PageRange) -> Result<(), Errno> {
+    if range.end_page() <= HALF || range.first_page() >= PAGES - HALF { Ok(()) } else { Err(Errno::Inval) }
+}
+
+/// The parts of `range` that tables have places for, lowest first.
+#[inline]
+pub(super) fn parts(range: PageRange) -> impl Iterator<Item = PageRange> {
+    let half = |first, pages| PageRange::from_pages(first, PageCount::new(pages));
+    [half(0, HALF), half(PAGES - HALF, HALF - 1)].into_iter().flatten().filter_map(move |half| half.intersection(range))
+}
