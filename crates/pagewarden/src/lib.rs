@@ -24,6 +24,7 @@ mod fallible;
 pub mod frame;
 pub mod ledger;
 pub mod linux;
+pub mod machine;
 pub mod manager;
 pub mod mmu;
 #[cfg(any(test, feature = "model"))]

@@ -7,6 +7,8 @@
 
 #[path = "interleavings/frames.rs"]
 mod frames;
+#[path = "interleavings/machine.rs"]
+mod machine;
 
 use pagewarden::model::SMALL_LAYOUT;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ impl KeyRights {
     }
 
     /// Whether `access` to memory with `key` is forbidden. A fetch never is.
-    const fn forbid(self, key: ProtectionKey, access: Access) -> bool {
+    pub(crate) const fn forbid(self, key: ProtectionKey, access: Access) -> bool {
         let forbidden = self.0 >> (2 * key.number());
         match access {
             Access::Read => forbidden & 1 != 0,
