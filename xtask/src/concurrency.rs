@@ -1,6 +1,6 @@
-//! The core's threads under loom and under ThreadSanitizer.
+//! The core's threads under loom, under shuttle and under ThreadSanitizer.
 //!
-//! Both need flags for every crate that is built, so each has a target folder of its own.
+//! All need flags for every crate that is built, so each has a target folder of its own.
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -29,10 +29,12 @@ fn summarize(name: &str, step: fn() -> Result<Verdict>) -> Result<()> {
     steps.summary("steps")
 }
 
-/// Small cases of threads in every order.
+/// Small cases of threads in every order, and larger ones in many.
 pub(crate) fn interleavings() -> Result<Verdict> {
-    let mut command = test("interleavings", "loom");
-    job::pass(command.arg("--release").env("RUSTFLAGS", "--cfg loom"))?;
+    for (name, checker) in [("interleavings", "loom"), ("many_orders", "shuttle")] {
+        let mut command = test(name, checker);
+        job::pass(command.arg("--release").env("RUSTFLAGS", format!("--cfg {checker}")))?;
+    }
     Ok(Verdict::Passed)
 }
 

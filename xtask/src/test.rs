@@ -19,7 +19,7 @@ const STEPS: &[(&str, Step)] = &[
     ("tidy", |_| tidy::run().map(|()| Verdict::Passed)),
     ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
-    ("threads in every order", |_| concurrency::interleavings()),
+    ("threads in every order, or in many", |_| concurrency::interleavings()),
     ("threads under ThreadSanitizer", |_| concurrency::sanitizer()),
     ("core without default features", |_| core_alone()),
     ("core on a target without std", |_| core_on_bare_target()),

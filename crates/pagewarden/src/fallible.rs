@@ -30,3 +30,9 @@ pub(crate) fn make_sure_of_memory<T>() -> Result<(), Errno> {
     black_box(&probe);
     probed
 }
+
+/// Fails if there is no memory for another node of a `BTreeMap` with keys and values of a few words: what inserting may
+/// allocate. A split allocates one node a level; the rare split of several levels at once is not made sure of.
+pub(crate) fn make_sure_of_tree_node() -> Result<(), Errno> {
+    make_sure_of_memory::<[u64; 96]>()
+}

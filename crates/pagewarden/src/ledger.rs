@@ -256,6 +256,11 @@ impl Charge {
         self.amount.load(Ordering::Acquire)
     }
 
+    /// Who holds it.
+    pub const fn account(&self) -> &Account {
+        &self.account
+    }
+
     /// Which resource is held.
     pub const fn resource(&self) -> Resource {
         self.resource

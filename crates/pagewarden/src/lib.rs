@@ -31,6 +31,7 @@ pub mod mmu;
 pub mod model;
 pub mod object;
 pub mod page_table;
+pub mod pager;
 pub mod prot;
 pub mod provider;
 pub mod region;

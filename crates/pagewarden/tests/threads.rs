@@ -3,6 +3,9 @@
 //!
 //! The same program runs under ThreadSanitizer with `cargo xtask sanitizer`.
 
+#[path = "threads/pager.rs"]
+mod pager;
+
 use pagewarden::model::SMALL_LAYOUT;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};

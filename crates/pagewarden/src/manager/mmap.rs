@@ -109,6 +109,9 @@ pub(super) fn place_region(
     target: Target,
     populate: Populate,
 ) -> Result<(), Refusal> {
+    // What mlockall(2) asks of all memory to come is asked of pages that cannot be locked too.
+    let is_locked = (region.flags | draft.space.state.lock_future).contains(RegionFlags::LOCKED);
+    let populate = if is_locked { Populate::Now } else { populate };
     let region = prepare(draft, range, region)?;
     draft.op(Op::Map { range, region: region.clone(), target, populate });
     draft.place(range, region, target)?;

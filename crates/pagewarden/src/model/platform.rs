@@ -130,7 +130,8 @@ impl Platform {
         assert_eq!(without_policy(last), said, "the last of {pages}");
     }
 
-    fn unmap(&mut self, pages: PageRange) {
+    /// Takes away what is in `pages`.
+    pub(crate) fn unmap(&mut self, pages: PageRange) {
         self.runs.take(pages);
         self.discard(pages);
     }

@@ -4,11 +4,18 @@
 //! (shared anonymous memory, memfds, SysV segments); private pages are charged by the space that maps
 //! them. Regions hold objects by reference count: the charge goes when the last region goes.
 
+pub(crate) mod memory;
+pub mod source;
 pub mod sysv;
+pub(crate) mod views;
+
+pub use memory::{Extent, ObjectSource, Placement};
+pub use source::{PageBytes, PageSource};
 
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::any::Any;
 
 use crate::addr::PageCount;
 use crate::error::Errno;
@@ -65,6 +72,8 @@ pub struct MemoryObject {
     pages: Option<PageCount>,
     /// Who has the segment attached, if a table of segments keeps count.
     attachable: Option<Attachable>,
+    /// Its pages, where frames are ours: what a [pager](crate::pager) has made for it.
+    memory: spin::Once<Arc<dyn Any + Send + Sync>>,
 }
 
 impl MemoryObject {
@@ -114,12 +123,23 @@ impl MemoryObject {
             ObjectKind::SysV { pages, .. } => Some(pages),
             _ => None,
         };
-        Self { kind, name, charge: None, is_huge_aligned: false, pages, attachable: None }
+        Self { kind, name, charge: None, is_huge_aligned: false, pages, attachable: None, memory: spin::Once::new() }
     }
 
     /// How many pages there are, where that never changes. A mapping may be longer.
     pub const fn pages(&self) -> Option<PageCount> {
         self.pages
+    }
+
+    /// What a pager keeps for it, made by `make` if there is none yet.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(crate) fn memory_or_make(
+        &self,
+        make: impl FnOnce() -> Result<Arc<dyn Any + Send + Sync>, Errno>,
+    ) -> Result<&Arc<dyn Any + Send + Sync>, Errno> {
+        self.memory.try_call_once(make)
     }
 
     /// Who is to be told of attaches.

@@ -9,7 +9,7 @@ mod growth;
 mod keys;
 mod mdwe;
 mod overcommit;
-mod random;
+pub(crate) mod random;
 mod remap_pages;
 mod residency;
 mod seals;

@@ -54,7 +54,8 @@ fn of_other_shapes() -> impl Strategy<Value = Request> {
     ]
 }
 
-fn request() -> impl Strategy<Value = Request> {
+/// Any request about a small window.
+pub(crate) fn request() -> impl Strategy<Value = Request> {
     let place = || (1..WINDOW, 0_u64..6);
     prop_oneof![
         4 => (place(), 0_u64..8, flags()).prop_map(|((page, pages), prot, flags)| mmap(page, pages, prot, flags)),
