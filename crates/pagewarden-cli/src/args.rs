@@ -244,6 +244,8 @@ pub(crate) enum CheckPlatform {
     /// In an arena, a piece of a process's own address space; the kernel's side runs in a process that has no other
     /// room either, so addresses are the same
     Arena,
+    /// On a machine in software, with processors, page tables and frames of memory that are all pagewarden's
+    Machine,
 }
 
 impl CheckArgs {
@@ -437,7 +439,8 @@ mod tests {
         assert!(refused(&["check", "--calls", "5", "--seconds", "2"]).contains("cannot be used with"));
         assert!(refused(&["check", "--seconds", "0"]).contains("invalid value '0'"));
         assert_eq!(asked(&["--platform", "arena"]).platform, CheckPlatform::Arena);
-        assert!(refused(&["check", "--platform", "moon"]).contains("possible values: traced, arena"));
+        assert_eq!(asked(&["--platform", "machine"]).platform, CheckPlatform::Machine);
+        assert!(refused(&["check", "--platform", "moon"]).contains("possible values: traced, arena, machine"));
     }
 
     #[test]

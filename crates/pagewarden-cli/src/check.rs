@@ -76,6 +76,7 @@ impl CheckPlatform {
         match self {
             Self::Traced => [Side::Native, Side::Traced],
             Self::Arena => [Side::Enclosed, Side::Arena],
+            Self::Machine => [Side::BesideMachine, Side::Machine],
         }
     }
 
@@ -83,7 +84,7 @@ impl CheckPlatform {
     const fn world(self) -> World {
         match self {
             Self::Traced => World::Whole,
-            Self::Arena => World::Enclosed,
+            Self::Arena | Self::Machine => World::Enclosed,
         }
     }
 
@@ -92,6 +93,7 @@ impl CheckPlatform {
         match self {
             Self::Traced => "traced",
             Self::Arena => "arena",
+            Self::Machine => "machine",
         }
     }
 }

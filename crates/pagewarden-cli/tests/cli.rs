@@ -258,6 +258,7 @@ fn help_goes_to_standard_output_and_tells_the_essentials() {
                 "--save <FILE>",
                 "- traced:",
                 "- arena:",
+                "- machine:",
                 "[default: 60]",
                 "Exit status:",
                 "Examples:",
@@ -440,6 +441,14 @@ fn a_check_of_the_arena_compares_more() {
     assert_eq!((done.status.code(), stderr(&done)), (Some(0), ""), "{}", stdout(&done));
     let line = stdout(&done);
     assert!(compared(line).0 >= 3000 && line.contains(" compared on the arena platform in "), "{line}");
+}
+
+#[test]
+fn a_check_of_the_machine_compares_too() {
+    let done = output(&["check", "--calls", "1000", "--seed", "11", "--platform", "machine"]);
+    assert_eq!((done.status.code(), stderr(&done)), (Some(0), ""), "{}", stdout(&done));
+    let line = stdout(&done);
+    assert!(compared(line).0 >= 1000 && line.contains(" compared on the machine platform in "), "{line}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use setting::setting;
 
 const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
+/// The machine, and the host in a process that is like one of its own.
+const MACHINE: [Side; 2] = [Side::BesideMachine, Side::Machine];
 
 fn runner() -> (tempfile::TempDir, Runner) {
     let directory = tempfile::tempdir().unwrap();
@@ -67,6 +69,18 @@ fn an_arena_answers_like_the_host() {
     agree(DEFAULT_CALLS, World::Enclosed, &|programs| runner.differences([Side::Enclosed, Side::Arena], programs));
 }
 
+#[test]
+fn the_host_beside_the_machine_answers_the_same_twice() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, World::Enclosed, &|programs| runner.differences([MACHINE[0]; 2], programs));
+}
+
+#[test]
+fn the_machine_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS, World::Enclosed, &|programs| runner.differences(MACHINE, programs));
+}
+
 /// Programs on which pagewarden once differed, shrunk.
 const ONCE_DIFFERED: &str = "\
 mmap w+0x0 0x1000 0x2 0x80003 dir 0x0
@@ -88,13 +102,62 @@ mmap w+0xc000 0x1000 0x2 0x22 none 0x0
 mremap w+0xc000 0x1000 0x7fbfd3000 0x3 w+0x25000
 write w+0x2e000 0x6d
 end
+mmap w+0x0 0x1000 0x1 0x2022 none 0x0
+mincore w+0x0 0x1000
+mmap w+0x1000 0x1000 0x1 0x2021 none 0x0
+mincore w+0x1000 0x1000
+end
+mmap w+0x0 0x1000 0x1 0x22 none 0x0
+mlock2 w+0x0 0x2000 0x0
+mincore w+0x0 0x1000
+end
+mmap w+0x0 0xc000 0x1 0x2 sealed 0x0
+madvise w+0x0 0xc000 0x66
+load w+0xb000 0x40
+execute w+0x9000
+state
+end
+twin 0x0
+mmap 0xbffecb000 0x6000 0x5 0x12 memfd 0x0
+allocate memfd 0x3 0x4000 0x1004
+resize memfd 0x1000
+end
+resize memfd 0x7ffffffffffff07f
+end
+mmap w+0x1b000 0x5000 0x0 0x1 zero 0x7fffffffffffd000
+mremap w+0x1f000 0x0 0x1000 0x1 w+0x0
+fork 0x0
+end
+shmat w+0x1b000 0x0
+shmat w+0x23000 0x0
+remap_pages w+0x1c000 0x8000 0x0 0x0 0x0
+end
+mmap w+0xc000 0x4000 0x2 0x22 none 0x0
+mmap w+0x0 0x10000 0x0 0x80012 rw 0x0
+write w+0xc000 0x0
+end
+resize memfd 0x7fffde000
+end
+mlockall 0x2
+mmap w+0x3000 0x2000 0x1 0x28 none 0x0
+mincore w+0x3000 0x2000
+end
+fork 0x0
+mmap 0xffffcc000 0x12000 0x3 0x12 memfd 0x1000
+resize memfd 0x5000
+end
+mmap w+0x2000 0x1000 0x1 0x122 none 0x0
+mlockall 0x1
+copy_out w+0x0 0x1
+mincore w+0x1000 0x1000
+end
 ";
 
 #[test]
 fn what_once_differed_is_the_same_now() {
     let (_directory, runner) = runner();
     let programs = parse_programs(ONCE_DIFFERED).unwrap();
-    for sides in [[Side::Native, Side::Traced], [Side::Enclosed, Side::Arena]] {
+    for sides in [[Side::Native, Side::Traced], [Side::Enclosed, Side::Arena], MACHINE] {
         let differences = runner.differences(sides, &programs).unwrap();
         assert!(differences.is_empty(), "{sides:?}: {}", differences[0].1);
     }

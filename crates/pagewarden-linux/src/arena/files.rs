@@ -81,7 +81,7 @@ impl Files for OwnFiles {
 }
 
 /// Copies bytes of this process from `addr` on, as far as they can be read; says how many.
-pub(super) fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
+pub(crate) fn copy_in(addr: u64, bytes: &mut [u8]) -> usize {
     let Ok(addr) = usize::try_from(addr) else { return 0 };
     // SAFETY: this cannot fail, and changes nothing.
     let own = unsafe { libc::getpid() };

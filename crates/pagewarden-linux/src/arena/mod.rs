@@ -46,6 +46,7 @@ mod verify;
 mod warm;
 
 pub use carrier::PageMoves;
+pub(crate) use files::copy_in;
 pub use fork::Fork;
 pub use provider::ArenaProvider;
 
@@ -230,7 +231,8 @@ fn share_zero_pages(manager: &PageManager<ArenaProvider>, request: &mut Request)
     }
 }
 
-fn config(range: PageRange, options: &ArenaOptions) -> io::Result<SpaceConfig> {
+/// What the manager of an arena at `range` is told.
+pub(crate) fn config(range: PageRange, options: &ArenaOptions) -> io::Result<SpaceConfig> {
     let pid = std::process::id().cast_signed();
     let pages = |bytes: u64| PageCount::from_bytes_down(bytes).get();
     let limits = Limits::UNLIMITED.with(Resource::Committed, options.commit_limit.map_or(u64::MAX, pages));

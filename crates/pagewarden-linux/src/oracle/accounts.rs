@@ -9,6 +9,9 @@ use super::state::{self, MapLine};
 /// Lines of `/proc/self/status` that memory calls determine.
 const SUMS: &[&str] = &["VmSize:", "VmLck:", "VmData:", "VmStk:", "VmExe:"];
 
+/// How memory is called that looks like a file.
+const MEMORY: &[&str] = &["/memfd:", "/SYSV", "/dev/zero"];
+
 /// Writes the sums to `out`; `room` is for the file. In the range of an arena, those of the range.
 pub(super) fn sums(kernel: &Kernel, room: &mut Vec<u8>, out: &mut Vec<u8>) {
     // A vector with room enough: the writes cannot fail.
@@ -33,7 +36,8 @@ pub(super) fn sums(kernel: &Kernel, room: &mut Vec<u8>, out: &mut Vec<u8>) {
 
 /// Writes which pages of the range `[start, length]` are resident, as mincore(2) has told in `told`.
 ///
-/// Pages of files other than memfds are left out: whether they are in the page cache is the machine's matter.
+/// Pages of files are left out: whether they are in the page cache is the machine's matter. Shared memory is none,
+/// whatever its name.
 pub(super) fn residence(kernel: &Kernel, [start, len]: [u64; 2], told: &[u8], maps: &mut Vec<u8>, out: &mut Vec<u8>) {
     if !kernel.read_maps(maps) {
         return;
@@ -43,8 +47,8 @@ pub(super) fn residence(kernel: &Kernel, [start, len]: [u64; 2], told: &[u8], ma
     // A run does not depend on how the kernel splits it into regions.
     let mut joined = (0, 0, 0);
     for line in text.lines().filter_map(MapLine::parse) {
-        let is_memory = !line.name.starts_with('/') || line.name.starts_with("/memfd:");
-        if !is_memory || line.start >= end || line.end <= start || line.perms.starts_with("---") {
+        let is_file = line.name.starts_with('/') && !MEMORY.iter().any(|name| line.name.starts_with(name));
+        if is_file || line.start >= end || line.end <= start || line.perms.starts_with("---") {
             continue;
         }
         let (from, to) = (line.start.max(start), line.end.min(end));

@@ -22,6 +22,10 @@ pub const VERIFIED: &str = "--verified";
 pub const ENCLOSED: &str = "--enclosed";
 /// Makes the guest program run its programs in an arena.
 pub const IN_ARENA: &str = "--in-arena";
+/// The same as [`ENCLOSED`], for a comparison with the software machine.
+pub const BESIDE_MACHINE: &str = "--beside-machine";
+/// Makes the guest program run its programs on the software machine.
+pub const ON_MACHINE: &str = "--on-machine";
 /// Most programs that one guest process runs.
 const BATCH: usize = 250;
 
@@ -39,6 +43,10 @@ pub enum Side {
     Enclosed,
     /// An arena in that range.
     Arena,
+    /// As [`Self::Enclosed`], without huge pages and with steps that an arena has nothing to say to.
+    BesideMachine,
+    /// The software machine, with that range as the space of each of its processes.
+    Machine,
 }
 
 impl Side {
@@ -50,14 +58,16 @@ impl Side {
             Self::Verified => Some(VERIFIED),
             Self::Enclosed => Some(ENCLOSED),
             Self::Arena => Some(IN_ARENA),
+            Self::BesideMachine => Some(BESIDE_MACHINE),
+            Self::Machine => Some(ON_MACHINE),
         }
     }
 
     /// How it is called in words.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Native | Self::Enclosed => "the host",
-            Self::Traced | Self::Verified | Self::Arena => "pagewarden",
+            Self::Native | Self::Enclosed | Self::BesideMachine => "the host",
+            Self::Traced | Self::Verified | Self::Arena | Self::Machine => "pagewarden",
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Memory read and written in runs: by loads and stores of the guest, through the kernel's copies, and through
 //! descriptors of the files behind it. Nothing is allocated here once the buffer is there.
 
-use pagewarden::manager::Access;
-
 use super::files::Files;
 use super::guard::COPY_ROOM;
 use super::interpret::vec_with_touched_room;
@@ -38,35 +36,54 @@ impl Copies {
             Call::Load if b == 0 => Outcome::Value(0),
             Call::Store if b == 0 => Outcome::Value(0),
             Call::Load => {
-                let read = kernel.touch(a, Access::Read, || {
-                    // SAFETY: the guard has seen that the run is not this process's own.
-                    unsafe { raw::read_run(a, b) }
-                });
+                // SAFETY: the guard has seen that the run is not this process's own.
+                let read = unsafe { kernel.read_run(a, b) };
                 read.map_or_else(|fault| fault, |hash| Outcome::Bytes { count: b, hash })
             }
             Call::Store => {
-                let written = kernel.touch(a, Access::Write, || {
-                    // SAFETY: the guard has seen that the run is not this process's own.
-                    unsafe { raw::write_run(a, b, c.to_le_bytes()[0]) }
-                });
+                // SAFETY: the guard has seen that the run is not this process's own.
+                let written = unsafe { kernel.write_run(a, b, c.to_le_bytes()[0]) };
                 written.map_or_else(|fault| fault, |()| Outcome::Value(0))
             }
             Call::Execute => execute(kernel, a),
             Call::FileWrite => {
                 self.buffer.fill(d.to_le_bytes()[0]);
+                if let Kernel::Machine(machine) = kernel {
+                    return machine.pwrite(a, b, self.part(c));
+                }
                 // SAFETY: the kernel reads the buffer, which is as long as the guard allows.
                 unsafe { raw::syscall(libc::SYS_pwrite64, [a, own, c, b, 0, 0]) }
             }
             Call::FileRead => {
-                // SAFETY: the kernel writes to the buffer only, and no more than it holds.
-                let read = unsafe { raw::syscall(libc::SYS_pread64, [a, own, c.min(COPY_ROOM), b, 0, 0]) };
+                let read = match kernel {
+                    Kernel::Machine(machine) => machine.pread(a, b, self.part(c.min(COPY_ROOM))),
+                    // SAFETY: the kernel writes to the buffer only, and no more than it holds.
+                    _ => unsafe { raw::syscall(libc::SYS_pread64, [a, own, c.min(COPY_ROOM), b, 0, 0]) },
+                };
                 self.hashed(read)
+            }
+            Call::CopyOut | Call::VmRead if let Kernel::Machine(machine) = kernel => {
+                let copied = match call {
+                    Call::CopyOut => machine.copy_out(a, self.part(b)),
+                    _ => machine.read_as_another(a, self.part(b)),
+                };
+                self.hashed(copied)
+            }
+            Call::CopyIn if let Kernel::Machine(machine) = kernel => {
+                self.buffer.fill(c.to_le_bytes()[0]);
+                machine.copy_in(a, self.part(b))
             }
             Call::CopyOut => self.copy_out(files, a, b),
             Call::CopyIn => self.copy_in(files, [a, b, c]),
             Call::VmRead => self.read_own(a, b),
             _ => Outcome::Skipped,
         }
+    }
+
+    /// The first bytes of the buffer.
+    fn part(&mut self, len: u64) -> &mut [u8] {
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(self.buffer.len());
+        &mut self.buffer[..len]
     }
 
     fn hashed(&self, read: Outcome) -> Outcome {
@@ -121,9 +138,7 @@ fn execute(kernel: &Kernel, addr: u64) -> Outcome {
         Ok(_) | Err(Outcome::Fault { code: KEY_FORBIDS, .. }) => return Outcome::Skipped,
         Err(_) => {}
     }
-    let called = kernel.touch(addr, Access::Execute, || {
-        // SAFETY: there is a return instruction, or what cannot be read: without a key it cannot be executed either.
-        unsafe { raw::execute(addr) }
-    });
+    // SAFETY: there is a return instruction, or what cannot be read: without a key it cannot be executed either.
+    let called = unsafe { kernel.execute(addr) };
     called.map_or_else(|fault| fault, |()| Outcome::Value(0))
 }

@@ -1,4 +1,5 @@
-//! The native half of a comparison with an arena: a process in which nothing is free but the range of the arena.
+//! The native half of a comparison with an arena or the software machine: a process in which nothing is free but the
+//! range of the arena, or that of the machine's processes.
 //!
 //! Whatever else the kernel could give away is filled with mappings without rights, and the break is moved to the
 //! start of the range. So the kernel answers there as an arena does that lies in the same range of another process,
@@ -42,9 +43,20 @@ struct MemoryMap {
     exe_fd: u32,
 }
 
+/// With what a host is compared whose programs are enclosed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counterpart {
+    /// An arena: part of a process, and no process by itself.
+    Arena,
+    /// The software machine, which has processes.
+    Machine,
+}
+
 /// What is outside of the range.
 #[derive(Debug)]
 pub(super) struct Enclosure {
+    /// With what this is compared.
+    pub(super) counterpart: Counterpart,
     /// Everything mapped outside, in runs without holes.
     outside: Vec<(u64, u64)>,
     /// Bytes mapped outside.
@@ -83,9 +95,9 @@ impl Enclosure {
     ///
     /// # Errors
     /// What the host says; `EINVAL` may mean a kernel without `CONFIG_CHECKPOINT_RESTORE`.
-    pub(super) fn new(room: &mut Vec<u8>) -> io::Result<Self> {
+    pub(super) fn new(counterpart: Counterpart, room: &mut Vec<u8>) -> io::Result<Self> {
         let mut map = MemoryMap::of_this_process()?;
-        let mut this = Self { outside: Vec::with_capacity(RUNS), address_space: 0, data: 0 };
+        let mut this = Self { counterpart, outside: Vec::with_capacity(RUNS), address_space: 0, data: 0 };
         fill(room)?;
         this.learn(room)?;
         // The kernel's brk(2) adds the program's own data to the heap before it looks at RLIMIT_DATA.

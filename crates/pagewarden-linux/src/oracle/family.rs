@@ -2,9 +2,10 @@
 
 use std::ffi::c_void;
 use std::io::Write as _;
+use std::ops::Range;
 use std::ptr;
 
-use super::interpret::{Company, Interpreter, flush, wait_for};
+use super::interpret::{Company, Interpreter, Lineage, flush, wait_for};
 use super::program::{Arg, Call, Step};
 use super::state;
 use super::threads::Threads;
@@ -21,11 +22,16 @@ impl Interpreter {
     /// Forks; the child runs the steps after `index` that are its own. Returns how many those are.
     pub(super) fn fork(&mut self, steps: &[Step], index: usize, to: usize) -> usize {
         let count = count_of(steps, index, to);
+        if self.kernel.as_machine().is_some() {
+            self.fork_inside(steps, index, count);
+            return count;
+        }
         flush(&mut self.out);
         // SAFETY: the other threads wait for this one, so the child, which has it alone, may go on as it would.
         match unsafe { self.kernel.fork() } {
             0 => {
                 self.threads.forget();
+                self.lineage = Lineage::Child;
                 let _ = writeln!(self.out, "child of {index}");
                 self.run_range(steps, index + 1, index + 1 + count);
                 self.end_child(index);
@@ -39,6 +45,10 @@ impl Interpreter {
     /// Forks; child and parent run the steps after `index` by turns, the child first.
     pub(super) fn twin(&mut self, steps: &[Step], index: usize, to: usize) -> usize {
         let count = count_of(steps, index, to);
+        if self.kernel.as_machine().is_some() {
+            self.twin_inside(steps, index, count);
+            return count;
+        }
         let (Some(down), Some(up)) = (pipe(), pipe()) else { return count };
         flush(&mut self.out);
         self.company = Company::Shared;
@@ -50,6 +60,7 @@ impl Interpreter {
             let is_child = child == 0;
             if is_child {
                 self.threads.forget();
+                self.lineage = Lineage::Child;
             }
             let (mine, other) =
                 if is_child { ([down[0], up[1]], [down[1], up[0]]) } else { ([up[0], down[1]], [up[1], down[0]]) };
@@ -67,7 +78,7 @@ impl Interpreter {
     }
 
     /// Runs every other of the steps in `range`, from the one at `first` (0 or 1) on, and lets the other process run those between.
-    fn turns(&mut self, steps: &[Step], range: std::ops::Range<usize>, first: usize, [from, to]: [libc::c_int; 2]) {
+    fn turns(&mut self, steps: &[Step], range: Range<usize>, first: usize, [from, to]: [libc::c_int; 2]) {
         for (turn, index) in range.enumerate() {
             if turn % 2 == first {
                 self.run_range(steps, index, index + 1);
@@ -85,6 +96,10 @@ impl Interpreter {
     /// Makes a child that shares this process's memory; it runs the steps after `index` while this process waits.
     pub(super) fn vfork(&mut self, steps: &[Step], index: usize, to: usize) -> usize {
         let count = count_of(steps, index, to);
+        if self.kernel.as_machine().is_some() {
+            self.vfork_inside(steps, index, count);
+            return count;
+        }
         let mut stack = self.threads.take_stack();
         self.company = Company::Shared;
         let mut share = Share { interpreter: self, steps, first: index + 1, end: index + 1 + count };
@@ -102,10 +117,25 @@ impl Interpreter {
         let _ = writeln!(self.out, "{index} child {status:#x}");
     }
 
-    /// Writes down what the child leaves, and ends it.
-    fn end_child(&mut self, index: usize) {
+    /// Writes down what the child leaves.
+    pub(super) fn leave(&mut self, index: usize) {
         state::record(&self.kernel, &self.guard, &mut self.maps, &mut self.out);
         let _ = writeln!(self.out, "child of {index} ends");
+    }
+
+    /// Runs the steps in `range` in a child that shares this process's memory.
+    pub(super) fn run_sharing(&mut self, steps: &[Step], range: Range<usize>) {
+        for index in range {
+            // A limit would be the child's alone, and capabilities and descriptors too.
+            if !matches!(steps[index].call, Call::Limit | Call::DropCapabilities | Call::NewMemfd) {
+                self.run_range(steps, index, index + 1);
+            }
+        }
+    }
+
+    /// Writes down what the child leaves, and ends it.
+    fn end_child(&mut self, index: usize) {
+        self.leave(index);
         flush(&mut self.out);
         // SAFETY: ends this process at once, as wanted.
         unsafe { libc::_exit(0) }
@@ -125,12 +155,7 @@ extern "C" fn run_shared(share: *mut c_void) {
     let interpreter = unsafe { &mut *share.interpreter };
     // SAFETY: the same.
     let steps = unsafe { &*share.steps };
-    for index in share.first..share.end {
-        // A limit would be the child's alone, and capabilities too.
-        if !matches!(steps[index].call, Call::Limit | Call::DropCapabilities) {
-            interpreter.run_range(steps, index, index + 1);
-        }
-    }
+    interpreter.run_sharing(steps, share.first..share.end);
     // SAFETY: ends this process at once, as wanted.
     unsafe { libc::_exit(0) }
 }

@@ -4,7 +4,7 @@
 //! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
-use super::enclosure;
+use super::enclosure::{self, Counterpart};
 use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
 
 /// `PROT_GROWSDOWN`.
@@ -19,11 +19,18 @@ pub(super) const COPY_ROOM: u64 = 3 * PAGE;
 const FILE_ROOM: u64 = 1 << 20;
 /// How far the stack might grow.
 const STACK_ROOM: u64 = 16 << 20;
+/// The page of system calls as they were (`VSYSCALL_ADDR`).
+const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
+/// `FALLOC_FL_KEEP_SIZE` and `FALLOC_FL_PUNCH_HOLE`.
+const KEEP_SIZE: u64 = 1;
+const PUNCH_HOLE: u64 = 2;
+/// How process_madvise is told to name the parent, of which the machine's first process has none.
+const OTHERS: u64 = 3;
 /// Pages of the prepared System V segment.
 pub(super) const SEGMENT_PAGES: u64 = 8;
 
 /// The interpreter's own memory, and what the program has done that bears on later calls.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Guard {
     own: Vec<(u64, u64)>,
     heap: (u64, u64),
@@ -39,7 +46,7 @@ pub(super) struct Guard {
     droppable: bool,
     /// What a detach depends on.
     attached: Attachments,
-    enclosed: Option<Locking>,
+    enclosed: Option<Enclosed>,
 }
 
 /// Whether the kernel may keep equal pieces of an attached segment apart, and whether that matters: a detach takes the
@@ -52,6 +59,13 @@ struct Attachments {
     locked: bool,
     /// Pieces may be kept apart.
     split: bool,
+}
+
+/// What bears on a program in an enclosure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Enclosed {
+    locking: Locking,
+    counterpart: Counterpart,
 }
 
 /// What a program in an enclosure may lock with mlockall(2).
@@ -80,7 +94,7 @@ impl Guard {
     }
 
     /// A guard that keeps a program in the range of an arena. It may name addresses there, or beyond all.
-    pub(super) fn enclosing(locking: Locking) -> Self {
+    pub(super) fn enclosing(counterpart: Counterpart, locking: Locking) -> Self {
         let own = vec![(0, enclosure::START), (enclosure::END, 1 << 47)];
         Self {
             own,
@@ -91,7 +105,7 @@ impl Guard {
             sealed: false,
             droppable: false,
             attached: Attachments::default(),
-            enclosed: Some(locking),
+            enclosed: Some(Enclosed { locking, counterpart }),
         }
     }
 
@@ -116,7 +130,7 @@ impl Guard {
 
     /// Whether `call` may be made.
     pub(super) fn allows(&self, call: Call, args: [u64; 6]) -> bool {
-        if self.enclosed.is_some_and(|locking| !self.stays_inside(call, args, locking)) {
+        if self.enclosed.is_some_and(|enclosed| !self.stays_inside(call, args, enclosed)) {
             return false;
         }
         let [a, b, c, d, e, f] = args;
@@ -154,12 +168,14 @@ impl Guard {
             Call::Load | Call::Store | Call::CopyOut | Call::CopyIn | Call::VmRead => {
                 b <= COPY_ROOM && !self.hits(a, b)
             }
-            Call::Execute => !self.hits(a, 1),
+            // To call the page of system calls is to make one, about whatever is in the registers.
+            Call::Execute => a & !(PAGE - 1) != VSYSCALL && !self.hits(a, 1),
         }
     }
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
-    fn stays_inside(&self, call: Call, [a, b, c, d, e, _]: [u64; 6], locking: Locking) -> bool {
+    fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], enclosed: Enclosed) -> bool {
+        let is_machine = enclosed.counterpart == Counterpart::Machine;
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
@@ -178,6 +194,9 @@ impl Guard {
             // What an mlock that met a hole has marked, an arena's host keeps apart.
             Call::RemapPages if self.locking => false,
             Call::PkeyMprotect | Call::Mseal | Call::RemapPages => !self.hits(a, b.max(1)),
+            Call::ProcessMadvise if is_machine => {
+                b & 0xf != OTHERS && a & 0xffff_ffff != 25 && !self.hits(c, d.max(1)) && !self.hits(e, f.max(1))
+            }
             // An arena is no process that a descriptor could name.
             Call::ProcessMadvise => false,
             // MADV_COLLAPSE asks whether the kernel's region was ever touched, and those of an arena were.
@@ -189,12 +208,17 @@ impl Guard {
             Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
-            Call::Mlockall => locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
+            Call::Mlockall => enclosed.locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
             Call::Brk | Call::Shmdt | Call::Munlockall | Call::Limit | Call::DropCapabilities => true,
-            Call::Write | Call::Read | Call::State | Call::Fork => true,
             Call::PkeyAlloc | Call::PkeyFree | Call::Mdwe | Call::Seal => true,
+            // What else there is, each file system has its own way to do, or has not.
+            Call::Allocate if is_machine => b & 0xffff_ffff & !(KEEP_SIZE | PUNCH_HOLE) == 0,
             Call::Resize | Call::Allocate | Call::NewMemfd | Call::FileWrite | Call::FileRead => true,
+            // Every process on x86-64 has this page, and the machine has not.
+            Call::Read | Call::Load if is_machine && a & !(PAGE - 1) == VSYSCALL => false,
+            Call::Write | Call::Read | Call::State | Call::Fork => true,
             Call::Load | Call::Store | Call::Execute => !self.hits(a, b.max(1)),
+            Call::CopyOut | Call::CopyIn | Call::VmRead if is_machine => !self.hits(a, b.max(1)),
             // The kernel's own copies grow a stack, but none of an arena.
             Call::CopyOut | Call::CopyIn | Call::VmRead => false,
             Call::Twin | Call::Vfork | Call::Thread => true,
@@ -206,7 +230,9 @@ impl Guard {
     /// Takes note of a call that was made.
     pub(super) fn made(&mut self, call: Call, [a, b, c, d, ..]: [u64; 6]) {
         match call {
-            Call::DropCapabilities => self.enclosed = self.enclosed.and(Some(Locking::Future)),
+            Call::DropCapabilities => {
+                self.enclosed = self.enclosed.map(|enclosed| Enclosed { locking: Locking::Future, ..enclosed })
+            }
             Call::Mmap => {
                 self.large |= is_large(b);
                 self.droppable |= d & 0xf == u64::from(libc::MAP_DROPPABLE.cast_unsigned());
@@ -356,6 +382,39 @@ mod tests {
                 }
             }
             assert_eq!(guard.allows(detach.0, detach.1), left_out < made().count(), "without {left_out}");
+        }
+    }
+
+    #[test]
+    fn no_system_call_is_made_by_calling_its_page() {
+        for guard in [guard(), Guard::enclosing(Counterpart::Arena, Locking::All)] {
+            assert!(!guard.allows(Call::Execute, [VSYSCALL + 0x400, 0, 0, 0, 0, 0]));
+            assert!(guard.allows(Call::Execute, [VSYSCALL - 1, 0, 0, 0, 0, 0]));
+            assert!(guard.allows(Call::Read, [VSYSCALL, 0, 0, 0, 0, 0]));
+        }
+        assert!(!Guard::enclosing(Counterpart::Machine, Locking::All).allows(Call::Read, [VSYSCALL; 6]));
+    }
+
+    #[test]
+    fn what_an_arena_is_not_told_of_the_machine_is() {
+        let [arena, machine] =
+            [Counterpart::Arena, Counterpart::Machine].map(|with| Guard::enclosing(with, Locking::All));
+        let inside = enclosure::START;
+        for (call, args) in [
+            (Call::CopyOut, [inside, 8, 0, 0, 0, 0]),
+            (Call::CopyIn, [inside, 8, 0, 0, 0, 0]),
+            (Call::VmRead, [inside, 8, 0, 0, 0, 0]),
+            (Call::ProcessMadvise, [4, 0x10, inside, PAGE, inside, PAGE]),
+        ] {
+            assert!(!arena.allows(call, args), "{call:?}");
+            assert!(machine.allows(call, args), "{call:?}");
+        }
+        assert!(!machine.allows(Call::ProcessMadvise, [4, 0x10 | OTHERS, inside, PAGE, inside, PAGE]));
+        assert!(!machine.allows(Call::CopyOut, [enclosure::END - 4, 8, 0, 0, 0, 0]));
+        for (mode, is_made) in [(0, true), (KEEP_SIZE, true), (KEEP_SIZE | PUNCH_HOLE, true), (0x10, false), (8, false)]
+        {
+            assert_eq!(machine.allows(Call::Allocate, [3, mode, 0, PAGE, 0, 0]), is_made, "{mode:#x}");
+            assert!(arena.allows(Call::Allocate, [3, mode, 0, PAGE, 0, 0]), "{mode:#x}");
         }
     }
 

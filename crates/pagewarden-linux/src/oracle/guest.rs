@@ -8,12 +8,13 @@ use std::io::{self, Read as _, Write as _};
 
 use pagewarden::manager::Privileges;
 
-use super::compare::{ENCLOSED, IN_ARENA, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
-use super::enclosure::{self, Enclosure};
+use super::compare::{BESIDE_MACHINE, ENCLOSED, IN_ARENA, ON_MACHINE, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
+use super::enclosure::{self, Counterpart, Enclosure};
 use super::files::Files;
 use super::guard::{Guard, Locking};
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
 use super::kernel::Kernel;
+use super::machine::run_watched;
 use super::program::{MAX_STEPS, Step};
 use super::raw;
 use super::state::{self, MapLine};
@@ -34,8 +35,10 @@ pub fn main() -> io::Result<()> {
     match std::env::args_os().next_back() {
         Some(last) if last == UNDER_PAGEWARDEN => run_traced(Verify::Off),
         Some(last) if last == VERIFIED => run_traced(Verify::EachCall),
-        Some(last) if last == ENCLOSED => run_here(Setting::Enclosed),
+        Some(last) if last == ENCLOSED => run_here(Setting::Enclosed(Counterpart::Arena)),
         Some(last) if last == IN_ARENA => run_here(Setting::Arena),
+        Some(last) if last == BESIDE_MACHINE => run_here(Setting::Enclosed(Counterpart::Machine)),
+        Some(last) if last == ON_MACHINE => run_here(Setting::Machine),
         _ => run_here(Setting::Whole),
     }
 }
@@ -46,9 +49,11 @@ enum Setting {
     /// The whole address space, and the host's kernel.
     Whole,
     /// The range of an arena, and the host's kernel.
-    Enclosed,
+    Enclosed(Counterpart),
     /// The same range, and an arena.
     Arena,
+    /// The same range, and the software machine.
+    Machine,
 }
 
 /// Runs this very program under pagewarden, with the arguments and the layout that it has without.
@@ -81,19 +86,49 @@ fn run_here(setting: Setting) -> io::Result<()> {
     let text = std::str::from_utf8(&input).map_err(io::Error::other)?;
     match setting {
         Setting::Whole => learn_own_regions(&mut interpreter)?,
-        Setting::Enclosed | Setting::Arena => {
-            let privileges = import::privileges(std::process::id().cast_signed())?;
-            let locking = if privileges.contains(Privileges::LOCK) { Locking::All } else { Locking::Future };
-            interpreter.guard = Guard::enclosing(locking);
-            interpreter.kernel = if setting == Setting::Arena {
-                Kernel::arena()?
-            } else {
-                Kernel::Enclosed(Enclosure::new(&mut interpreter.maps)?)
-            };
-            interpreter.kernel.map_residence()?;
-            interpreter.kernel.set_limit(enclosure::LOCKED, enclosure::LOCKED_MOST);
+        Setting::Enclosed(counterpart) => enclose(&mut interpreter, counterpart, |interpreter| {
+            if counterpart == Counterpart::Machine {
+                forbid_huge_pages()?;
+            }
+            Ok(Kernel::Enclosed(Enclosure::new(counterpart, &mut interpreter.maps)?))
+        })?,
+        Setting::Arena => enclose(&mut interpreter, Counterpart::Arena, |_| Kernel::arena())?,
+        Setting::Machine => {
+            enclose(&mut interpreter, Counterpart::Machine, |interpreter| Kernel::machine(&interpreter.files))?;
         }
     }
+    run_programs(text, &mut interpreter, &mut steps, &mut line_out)
+}
+
+/// Has programs run by a kernel in the range of an arena. Once that is made there may be no memory to be had.
+fn enclose(
+    interpreter: &mut Interpreter,
+    counterpart: Counterpart,
+    make: impl FnOnce(&mut Interpreter) -> io::Result<Kernel>,
+) -> io::Result<()> {
+    let privileges = import::privileges(std::process::id().cast_signed())?;
+    let locking = if privileges.contains(Privileges::LOCK) { Locking::All } else { Locking::Future };
+    interpreter.guard = Guard::enclosing(counterpart, locking);
+    interpreter.kernel = make(interpreter)?;
+    interpreter.kernel.map_residence()?;
+    interpreter.kernel.set_limit(enclosure::LOCKED, enclosure::LOCKED_MOST);
+    Ok(())
+}
+
+/// The machine's pager makes a page resident at a time.
+fn forbid_huge_pages() -> io::Result<()> {
+    // SAFETY: changes how this process gets memory, and nothing that it has.
+    let failed = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } < 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Runs each program in a process of its own; there is room in `steps` and `line_out`.
+fn run_programs(
+    text: &str,
+    interpreter: &mut Interpreter,
+    steps: &mut Vec<Step>,
+    line_out: &mut Vec<u8>,
+) -> io::Result<()> {
     let mut number = 0;
     for line in text.lines() {
         if line != END {
@@ -105,18 +140,21 @@ fn run_here(setting: Setting) -> io::Result<()> {
         }
         // A vector with room enough: the writes cannot fail.
         let _ = writeln!(line_out, "program {number}");
-        flush(&mut line_out);
+        flush(line_out);
         // SAFETY: there is one thread, so the child may go on as the parent would.
         match unsafe { libc::fork() } {
             0 => {
-                interpreter.run(&steps);
+                match interpreter.kernel {
+                    Kernel::Machine(_) => run_watched(interpreter, steps),
+                    _ => interpreter.run(steps),
+                }
                 // SAFETY: ends this process at once, as wanted.
                 unsafe { libc::_exit(0) }
             }
             child @ 1.. => drop(writeln!(line_out, "end {number} {:#x}", wait_for(child))),
             _ => return Err(io::Error::last_os_error()),
         }
-        flush(&mut line_out);
+        flush(line_out);
         steps.clear();
         number += 1;
     }

@@ -13,8 +13,9 @@ use super::copies::Copies;
 use super::files::Files;
 use super::guard::Guard;
 use super::kernel::Kernel;
+use super::machine::OWN_PROCESS;
 use super::outcome::Outcome;
-use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, Step};
+use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, Step};
 use super::raw;
 use super::state;
 use super::threads::Threads;
@@ -35,14 +36,25 @@ pub(super) struct Interpreter {
     pub(super) guard: Guard,
     pub(super) kernel: Kernel,
     pub(super) maps: Vec<u8>,
-    answers: [Option<u64>; MAX_STEPS],
+    pub(super) answers: [Option<u64>; MAX_STEPS],
     residence: Vec<u8>,
     pub(super) out: Vec<u8>,
     copies: Copies,
     pub(super) threads: Threads,
     /// Which thread runs the next step, if not the first.
-    runner: Option<usize>,
+    pub(super) runner: Option<usize>,
     pub(super) company: Company,
+    /// Whether this process was made by a step, with memory of its own.
+    pub(super) lineage: Lineage,
+}
+
+/// Where a process comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lineage {
+    /// It is the program's first.
+    First,
+    /// It has a copy of another's memory.
+    Child,
 }
 
 /// Whom this process shares its turns or its memory with: then it makes neither children nor threads.
@@ -89,18 +101,26 @@ impl Interpreter {
             threads: Threads::new(),
             runner: None,
             company: Company::None,
+            lineage: Lineage::First,
         }
     }
 
     /// Runs `steps` and writes what they answered to standard output.
     pub(super) fn run(&mut self, steps: &[Step]) {
-        self.files.reset();
+        self.files.reset(&self.kernel);
         let needs_sealable =
             |step: &Step| step.call == Call::Seal || step.args.contains(&Arg::File(FileKind::Sealable));
         if steps.iter().any(needs_sealable) {
-            self.files.renew_sealable();
+            self.files.renew_sealable(&self.kernel);
+        }
+        if steps.iter().any(|step| step.args.contains(&Arg::File(FileKind::Sealed))) {
+            self.files.renew_sealed(&self.kernel);
         }
         self.run_range(steps, 0, steps.len());
+        if let Some(machine) = self.kernel.as_machine() {
+            let words = machine.end();
+            let _ = self.out.write_all(words.as_bytes());
+        }
         flush(&mut self.out);
     }
 
@@ -138,8 +158,24 @@ impl Interpreter {
         self.write(index, outcome);
         if let (Call::Mincore, Outcome::Value(0)) = (step.call, outcome) {
             let range = [0, 1].map(|place| self.resolve(step.args[place]).unwrap_or(0));
-            accounts::residence(&self.kernel, range, &self.residence, &mut self.maps, &mut self.out);
+            self.tell_residence(range);
         }
+    }
+
+    /// Writes down which pages of `[start, length]` are resident, as mincore(2) has just said.
+    fn tell_residence(&mut self, [start, len]: [u64; 2]) {
+        let pages = usize::try_from(len.div_ceil(PAGE)).unwrap_or(0).min(self.residence.len());
+        self.kernel.fetch_residence(&mut self.residence[..pages]);
+        if self.lineage == Lineage::Child && self.kernel.forgets_zero_pages() {
+            // A host's child has no tables for pages of a mapping that nobody has written to (`vma_needs_copy`), so
+            // those that read as zeros count as not resident.
+            let told = (start..).step_by(4096).zip(&mut self.residence[..pages]);
+            for (page, told) in told.filter(|(_, told)| **told & 1 != 0) {
+                // SAFETY: what mincore(2) has told of is mapped, and no part of the interpreter.
+                *told &= u8::from(unsafe { state::hash_page(&self.kernel, page) }.is_ok_and(|hash| hash != 0));
+            }
+        }
+        accounts::residence(&self.kernel, [start, len], &self.residence, &mut self.maps, &mut self.out);
     }
 
     fn write(&mut self, index: usize, outcome: Outcome) {
@@ -148,6 +184,14 @@ impl Interpreter {
     }
 
     fn in_thread(&mut self, which: usize, step: &Step) -> Outcome {
+        if let Some(machine) = self.kernel.as_machine() {
+            machine.run_on(Some(which));
+            let outcome = self.step(step);
+            if let Some(machine) = self.kernel.as_machine() {
+                machine.run_on(None);
+            }
+            return outcome;
+        }
         let mut order = Order { interpreter: self, step: *step, outcome: Outcome::Skipped };
         let argument = ptr::from_mut(&mut order).cast();
         // SAFETY: the order points to `self`; this thread does nothing with it while another has it, but for the
@@ -188,8 +232,8 @@ impl Interpreter {
             }
             Call::Limit => self.kernel.set_limit(addr, second),
             Call::DropCapabilities => self.kernel.drop_capabilities(),
-            Call::Seal => self.files.seal(addr),
-            Call::NewMemfd => self.files.make_memfd(addr),
+            Call::Seal => self.files.seal(&self.kernel, addr),
+            Call::NewMemfd => self.files.make_memfd(&self.kernel, addr),
             // Threads of a child in the same memory would be gone when its parent goes on.
             Call::Storm if self.company == Company::Shared => Outcome::Skipped,
             Call::Storm => self.threads.storm(addr),
@@ -233,7 +277,10 @@ impl Interpreter {
         let vector = [0, 1, 2, 3].map(segment);
         let (own, opened) = match how & 0xf {
             0 => (PIDFD_SELF_THREAD, false),
-            1 => (pidfd(std::process::id().into()), true),
+            1 => match &self.kernel {
+                Kernel::Machine(_) => (OWN_PROCESS.into(), false),
+                _ => (pidfd(std::process::id().into()), true),
+            },
             2 => (PIDFD_SELF_THREAD - 1, false),
             // SAFETY: takes nothing and changes nothing.
             3 => (pidfd(u64::from(unsafe { libc::getppid() }.cast_unsigned())), true),

@@ -1,22 +1,26 @@
 //! Who answers a program's calls: the host's kernel, the host's kernel in a process that has no room but the range of
-//! an arena, or an arena there.
+//! an arena, an arena there, or a kernel of ours on the software machine.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits};
+use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits, Totals};
 
-use super::enclosure::{self, Enclosure, Sums, inside_limit};
+use super::enclosure::{self, Counterpart, Enclosure, Sums, inside_limit};
+use super::files::Files;
+use super::machine::MachineKernel;
 use super::outcome::Outcome;
 use super::program::PAGE;
 use super::raw;
-use super::state::{MapLine, read_maps};
+use super::state::{MapLine, WORDS, read_maps};
 use crate::arena::{Arena, ArenaOptions, Fork};
 use crate::overcommit;
 use crate::traced::import;
 
 /// The page for what mincore(2) tells.
 const RESIDENCE: u64 = enclosure::END - 16 * PAGE;
+/// Calls that an arena is not told of.
+const ON_FILES: [libc::c_long; 4] = [libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_memfd_create, libc::SYS_fcntl];
 /// `SEGV_MAPERR`: in an arena, where all is mapped, the host says so of guards alone.
 const GUARD_CODE: u64 = 1;
 
@@ -34,6 +38,8 @@ pub(super) enum Kernel {
     Enclosed(Enclosure),
     /// pagewarden, in an arena.
     Arena(Box<Inside>),
+    /// pagewarden, with a machine of its own.
+    Machine(Box<MachineKernel>),
 }
 
 /// An arena and what this process would have told the kernel about itself.
@@ -62,6 +68,14 @@ impl Kernel {
         Ok(Self::Arena(Box::new(Inside { arena, limits, hard })))
     }
 
+    /// The software machine, with the range that an [`Enclosure`] leaves free for each process.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn machine(files: &Files) -> io::Result<Self> {
+        Ok(Self::Machine(Box::new(MachineKernel::new(files)?)))
+    }
+
     /// Makes a system call.
     ///
     /// # Safety
@@ -72,15 +86,14 @@ impl Kernel {
             Self::Host => unsafe { raw::syscall(number, args) },
             // SAFETY: the caller's promise is the same.
             Self::Enclosed(enclosure) => unsafe { enclosure.syscall(number, args) },
-            // What changes a file changes no space.
-            // SAFETY: neither touches memory.
-            Self::Arena(_) if [libc::SYS_ftruncate, libc::SYS_fallocate].contains(&number) => unsafe {
-                raw::syscall(number, args)
-            },
+            // What makes or changes a file changes no space.
+            // SAFETY: none of them touches memory.
+            Self::Arena(_) if ON_FILES.contains(&number) => unsafe { raw::syscall(number, args) },
             Self::Arena(inside) => match inside.arena.syscall(number.cast_unsigned(), args) {
                 Ok(value) => Outcome::Value(value),
                 Err(errno) => Outcome::Error(i32::from(errno.raw())),
             },
+            Self::Machine(machine) => machine.syscall(number, args),
         }
     }
 
@@ -93,9 +106,13 @@ impl Kernel {
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED).cast_unsigned();
         // SAFETY: nothing is in the range yet.
         match unsafe { self.syscall(libc::SYS_mmap, [RESIDENCE, PAGE, 3, flags.into(), u64::MAX, 0]) } {
-            Outcome::Value(_) => Ok(()),
-            outcome => Err(io::Error::other(format!("cannot map a page: {outcome}"))),
+            Outcome::Value(_) => {}
+            outcome => return Err(io::Error::other(format!("cannot map a page: {outcome}"))),
         }
+        // Where it is itself asked about, it is to be resident on both sides.
+        // SAFETY: the page was mapped above.
+        let touched = unsafe { self.write_byte(RESIDENCE, 0) };
+        touched.map_err(|outcome| io::Error::other(format!("cannot touch a page: {outcome}")))
     }
 
     /// Whether `page` is where mincore(2) writes: of that, what is worth a comparison is told elsewhere.
@@ -108,11 +125,39 @@ impl Kernel {
         if matches!(self, Self::Host) { own } else { RESIDENCE }
     }
 
+    /// Fills `told` with what mincore(2) has written, if it does not write there by itself.
+    pub(super) fn fetch_residence(&self, told: &mut [u8]) {
+        let is_compared = match self {
+            Self::Host => return,
+            Self::Enclosed(enclosure) => enclosure.counterpart == Counterpart::Machine,
+            Self::Arena(_) => false,
+            Self::Machine(_) => true,
+        };
+        told.fill(0);
+        for (addr, byte) in (RESIDENCE..).zip(told).filter(|_| is_compared) {
+            // SAFETY: the page is one of the program's.
+            *byte = unsafe { self.read_byte(addr) }.unwrap_or(u8::MAX);
+        }
+    }
+
+    /// Whether a child is compared with one to which the host has given no tables for what was never written.
+    pub(super) const fn forgets_zero_pages(&self) -> bool {
+        match self {
+            Self::Enclosed(enclosure) => matches!(enclosure.counterpart, Counterpart::Machine),
+            Self::Machine(_) => true,
+            Self::Host | Self::Arena(_) => false,
+        }
+    }
+
     /// The byte at `addr`, or the fault that reading it makes.
     ///
     /// # Safety
     /// As for [`raw::read_byte`].
     pub(super) unsafe fn read_byte(&self, addr: u64) -> Result<u8, Outcome> {
+        if let Self::Machine(machine) = self {
+            let mut byte = [0];
+            return machine.load(addr, &mut byte).map(|()| byte[0]);
+        }
         self.touch(addr, Access::Read, || {
             // SAFETY: the caller's promise is the same.
             unsafe { raw::read_byte(addr) }
@@ -124,20 +169,83 @@ impl Kernel {
     /// # Safety
     /// As for [`raw::read_byte`].
     pub(super) unsafe fn write_byte(&self, addr: u64, value: u8) -> Result<(), Outcome> {
+        if let Self::Machine(machine) = self {
+            return machine.store(addr, &[value]);
+        }
         self.touch(addr, Access::Write, || {
             // SAFETY: the caller's promise is the same.
             unsafe { raw::write_byte(addr, value) }
         })
     }
 
+    /// The words of the page at `page`, or the fault that reading it makes.
+    ///
+    /// # Safety
+    /// As for [`raw::read_byte`], for the whole page.
+    pub(super) unsafe fn read_page(&self, page: u64, words: &mut [u64; WORDS]) -> Result<(), Outcome> {
+        if let Self::Machine(machine) = self {
+            let mut bytes = [0; 8 * WORDS];
+            machine.load(page, &mut bytes)?;
+            let (chunks, _) = bytes.as_chunks();
+            words.iter_mut().zip(chunks).for_each(|(word, chunk)| *word = u64::from_ne_bytes(*chunk));
+            return Ok(());
+        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.read_byte(page) }?;
+        for (offset, word) in (0..).step_by(8).zip(words) {
+            let place = std::ptr::with_exposed_provenance::<u64>(usize::try_from(page + offset).unwrap_or(0));
+            // SAFETY: the first byte of the page could be read, so all of it can; one thread only, so it stays so.
+            *word = unsafe { place.read_volatile() };
+        }
+        Ok(())
+    }
+
+    /// A hash of `len` bytes from `addr` on, loaded one after the other, or the fault that the first bad one makes.
+    ///
+    /// # Safety
+    /// As for [`raw::read_run`].
+    pub(super) unsafe fn read_run(&self, addr: u64, len: u64) -> Result<u64, Outcome> {
+        if let Self::Machine(machine) = self {
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            return machine.load(addr, &mut bytes).map(|()| raw::hash(&bytes));
+        }
+        self.touch(addr, Access::Read, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::read_run(addr, len) }
+        })
+    }
+
+    /// Stores `len` bytes from `addr` on one after the other, or tells the fault that the first bad one makes.
+    ///
+    /// # Safety
+    /// As for [`raw::write_run`].
+    pub(super) unsafe fn write_run(&self, addr: u64, len: u64, value: u8) -> Result<(), Outcome> {
+        if let Self::Machine(machine) = self {
+            return machine.store(addr, &vec![value; usize::try_from(len).unwrap_or(0)]);
+        }
+        self.touch(addr, Access::Write, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::write_run(addr, len, value) }
+        })
+    }
+
+    /// Calls the function at `addr`, or tells the fault that doing so makes.
+    ///
+    /// # Safety
+    /// As for [`raw::execute`].
+    pub(super) unsafe fn execute(&self, addr: u64) -> Result<(), Outcome> {
+        if let Self::Machine(machine) = self {
+            return machine.execute(addr);
+        }
+        self.touch(addr, Access::Execute, || {
+            // SAFETY: the caller's promise is the same.
+            unsafe { raw::execute(addr) }
+        })
+    }
+
     /// Touches memory from `addr` on. In an arena the manager says what comes of it, and the host must have done that: it
     /// tells other codes where nothing is, and alone knows where files end and guards are.
-    pub(super) fn touch<T>(
-        &self,
-        addr: u64,
-        access: Access,
-        touch: impl Fn() -> Result<T, Outcome>,
-    ) -> Result<T, Outcome> {
+    fn touch<T>(&self, addr: u64, access: Access, touch: impl Fn() -> Result<T, Outcome>) -> Result<T, Outcome> {
         let mut touched = touch();
         let Self::Arena(inside) = self else { return touched };
         let mut grown_at = None;
@@ -166,6 +274,7 @@ impl Kernel {
             Self::Host => bytes,
             Self::Enclosed(enclosure) => enclosure.limit(resource, bytes),
             Self::Arena(inside) => return inside.set_limit(resource, inside_limit(resource, bytes)),
+            Self::Machine(machine) => return machine.set_limit(resource, inside_limit(resource, bytes)),
         };
         let mut limit = [0_u64; 2];
         // SAFETY: the kernel writes two words, for which there is room.
@@ -179,7 +288,11 @@ impl Kernel {
     }
 
     /// Gives up all capabilities.
-    pub(super) fn drop_capabilities(&self) -> Outcome {
+    pub(super) fn drop_capabilities(&mut self) -> Outcome {
+        if let Self::Machine(machine) = self {
+            machine.drop_capabilities();
+            return Outcome::Value(0);
+        }
         if let Self::Arena(inside) = self {
             inside.arena.set_privileges(Privileges::empty());
         }
@@ -190,7 +303,12 @@ impl Kernel {
         unsafe { raw::syscall(libc::SYS_capset, [header.as_ptr() as u64, sets.as_ptr() as u64, 0, 0, 0, 0]) }
     }
 
-    /// Forks; the answer is that of fork(2).
+    /// The kernel whose processes are all in this one.
+    pub(super) const fn as_machine(&mut self) -> Option<&mut MachineKernel> {
+        if let Self::Machine(machine) = self { Some(machine) } else { None }
+    }
+
+    /// Forks this process; the answer is that of fork(2). The machine's processes are forked elsewhere.
     ///
     /// # Safety
     /// One thread only.
@@ -209,15 +327,19 @@ impl Kernel {
 
     /// Fills `buffer` with the list of regions, in the form of `/proc/PID/maps`; returns whether all of it is there.
     pub(super) fn read_maps(&self, buffer: &mut Vec<u8>) -> bool {
-        let Self::Arena(inside) = self else { return read_maps(buffer) };
+        let text = match self {
+            Self::Host | Self::Enclosed(_) => return read_maps(buffer),
+            Self::Arena(inside) => inside.arena.with_manager(|manager| manager.maps_text()),
+            Self::Machine(machine) => machine.maps_text(),
+        };
         buffer.clear();
-        buffer.write_all(inside.arena.with_manager(|manager| manager.maps_text()).as_bytes()).is_ok()
+        buffer.write_all(text.as_bytes()).is_ok()
     }
 
     /// What a program is to see of a region.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
         match self {
-            Self::Host | Self::Arena(_) => Some(line),
+            Self::Host | Self::Arena(_) | Self::Machine(_) => Some(line),
             Self::Enclosed(enclosure) => enclosure.clip(line),
         }
     }
@@ -227,20 +349,19 @@ impl Kernel {
         match self {
             Self::Host => None,
             Self::Enclosed(enclosure) => enclosure.sums(room),
-            Self::Arena(inside) => Some(inside.arena.with_manager(|manager| {
-                let totals = manager.totals();
-                let bytes = |pages: u64| pages * PAGE;
-                Sums {
-                    size: bytes(totals.virtual_pages),
-                    locked: bytes(manager.locked_pages()),
-                    data: bytes(totals.data_pages),
-                }
-            })),
+            Self::Arena(inside) => {
+                Some(inside.arena.with_manager(|manager| sums_of(manager.totals(), manager.locked_pages())))
+            }
+            Self::Machine(machine) => Some(machine.sums()),
         }
     }
 
-    /// Whether the arena and the host agree on what is mapped there; what differs, if they do not.
+    /// Whether the arena and the host agree on what is mapped there; what differs, if they do not. On the machine,
+    /// whether the tables are as the map says.
     pub(super) fn verify(&self) -> Option<String> {
+        if let Self::Machine(machine) = self {
+            machine.check_invariants();
+        }
         let Self::Arena(inside) = self else { return None };
         let words = inside.arena.verify().err()?;
         let mut text = String::new();
@@ -249,6 +370,11 @@ impl Kernel {
         }
         Some(text)
     }
+}
+
+/// What is counted, in bytes.
+pub(super) const fn sums_of(totals: &Totals, locked_pages: u64) -> Sums {
+    Sums { size: totals.virtual_pages * PAGE, locked: locked_pages * PAGE, data: totals.data_pages * PAGE }
 }
 
 /// What came of touching `addr`, if the host did what the manager says.
@@ -287,7 +413,7 @@ impl Inside {
     }
 }
 
-fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
+pub(super) fn hard_limit(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is alive and has the type of a limit.
     unsafe { libc::getrlimit(resource, &raw mut limit) };

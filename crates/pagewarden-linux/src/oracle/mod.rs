@@ -20,6 +20,7 @@ mod guard;
 pub mod guest;
 mod interpret;
 mod kernel;
+mod machine;
 pub mod outcome;
 pub mod program;
 mod raw;

@@ -25,6 +25,8 @@ pub enum Outcome {
         /// Their hash.
         hash: u64,
     },
+    /// Something that no kernel answers, in words: a mistake of ours.
+    Broken(&'static str),
     /// Not done: it would have hit the interpreter's own memory, or filled the machine's.
     Skipped,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Outcome {
             },
             Self::Fault { signal, code, addr } => write!(f, "fault signal {signal} code {code} at {addr:#x}"),
             Self::Bytes { count, hash } => write!(f, "= {count:#x} bytes {hash:#x}"),
+            Self::Broken(words) => write!(f, "broken: {words}"),
             Self::Skipped => f.write_str("skipped"),
         }
     }

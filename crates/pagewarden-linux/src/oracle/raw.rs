@@ -1,7 +1,8 @@
 //! System calls without a library in between, and memory accesses that survive a fault.
 //!
 //! An access stores where to go on in [`RECOVER`] before it touches the address; the signal handler notes what
-//! happened in [`FAULT`] and goes on there. One thread only.
+//! happened in [`FAULT`] and goes on there. One thread only. Addresses are in a register that is not the stack's: through
+//! those, what is no address of the processor's is a SIGBUS.
 
 use std::arch::asm;
 use std::io;
@@ -58,13 +59,13 @@ pub(super) unsafe fn read_byte(addr: u64) -> Result<u8, Outcome> {
         asm!(
             "lea {next}, [rip + 2f]",
             "mov [{recover}], {next}",
-            "mov {value}, byte ptr [{addr}]",
+            "mov {value}, byte ptr [rsi]",
             "xor {failed:e}, {failed:e}",
             "2:",
             next = out(reg) _,
             recover = in(reg) RECOVER.as_ptr(),
             value = inout(reg_byte) value,
-            addr = in(reg) addr,
+            in("rsi") addr,
             failed = inout(reg) failed,
         );
     }
@@ -83,13 +84,13 @@ pub(super) unsafe fn write_byte(addr: u64, value: u8) -> Result<(), Outcome> {
         asm!(
             "lea {next}, [rip + 2f]",
             "mov [{recover}], {next}",
-            "mov byte ptr [{addr}], {value}",
+            "mov byte ptr [rsi], {value}",
             "xor {failed:e}, {failed:e}",
             "2:",
             next = out(reg) _,
             recover = in(reg) RECOVER.as_ptr(),
             value = in(reg_byte) value,
-            addr = in(reg) addr,
+            in("rsi") addr,
             failed = inout(reg) failed,
         );
     }
@@ -113,10 +114,10 @@ pub(super) unsafe fn read_run(addr: u64, len: u64) -> Result<u64, Outcome> {
             "lea {next}, [rip + 2f]",
             "mov [{recover}], {next}",
             "3:",
-            "movzx {next:e}, byte ptr [{addr}]",
+            "movzx {next:e}, byte ptr [rsi]",
             "xor {hash}, {next}",
             "imul {hash}, {factor}",
-            "inc {addr}",
+            "inc rsi",
             "dec {left}",
             "jnz 3b",
             "xor {failed:e}, {failed:e}",
@@ -125,7 +126,7 @@ pub(super) unsafe fn read_run(addr: u64, len: u64) -> Result<u64, Outcome> {
             recover = in(reg) RECOVER.as_ptr(),
             factor = in(reg) HASH_FACTOR,
             hash = inout(reg) hash,
-            addr = inout(reg) addr => _,
+            inout("rsi") addr => _,
             left = inout(reg) len => _,
             failed = inout(reg) failed,
         );
@@ -148,8 +149,8 @@ pub(super) unsafe fn write_run(addr: u64, len: u64, value: u8) -> Result<(), Out
             "lea {next}, [rip + 2f]",
             "mov [{recover}], {next}",
             "3:",
-            "mov byte ptr [{addr}], {value}",
-            "inc {addr}",
+            "mov byte ptr [rsi], {value}",
+            "inc rsi",
             "dec {left}",
             "jnz 3b",
             "xor {failed:e}, {failed:e}",
@@ -157,7 +158,7 @@ pub(super) unsafe fn write_run(addr: u64, len: u64, value: u8) -> Result<(), Out
             next = out(reg) _,
             recover = in(reg) RECOVER.as_ptr(),
             value = in(reg_byte) value,
-            addr = inout(reg) addr => _,
+            inout("rsi") addr => _,
             left = inout(reg) len => _,
             failed = inout(reg) failed,
         );

@@ -20,6 +20,7 @@ use super::program::{Arg, Call, PAGE, Program, Step};
 ///   mapped: that has left a seam, and the limit is compared with each region by itself;
 /// - a touch that only one side forbids, after such a map, where there are stacks: one grows as long as its own piece
 ///   keeps to the limit;
+/// - a remap_file_pages(2) that the host refuses with `EINVAL` after guards were asked for: the mark is the reason;
 /// - an mprotect(2) after an mlock(2) that met a hole: what that has marked becomes resident when it becomes
 ///   writable, but not in an arena (`arena/locks.rs`).
 pub(super) fn up_to_seam(
@@ -37,7 +38,10 @@ pub(super) fn up_to_seam(
         let failed = |how| [left, right].map(|line| line.ends_with(how));
         let forbidden = [left, right].map(|line| line.contains(FAULT) || line.ends_with(UNREACHED));
         step(left).is_some_and(|step| {
-            is_stuck(step, failed(SEALED)) || history.decides(step, failed(NO_MEMORY)) || history.grows(forbidden)
+            is_stuck(step, failed(SEALED))
+                || history.decides(step, failed(NO_MEMORY))
+                || history.grows(forbidden)
+                || history.parts(step, failed(INVALID))
         })
     };
     let mut both = left.lines.iter().zip(&right.lines);
@@ -51,6 +55,9 @@ pub(super) fn up_to_seam(
 
 /// How a line ends where there was no memory.
 const NO_MEMORY: &str = " ! ENOMEM";
+
+/// How a line ends where the host has found marks of guards, or anything else that makes no sense.
+const INVALID: &str = " ! EINVAL";
 
 /// What a line says of a touch that is forbidden.
 const FAULT: &str = " fault signal ";
@@ -77,6 +84,8 @@ struct History {
     marked: bool,
     /// There is a stack besides the program's own.
     stacks: bool,
+    /// Guards were asked for.
+    guarded: bool,
 }
 
 impl History {
@@ -91,6 +100,8 @@ impl History {
                 self.stacks |= has_flag(step, libc::MAP_GROWSDOWN);
             }
             Call::Mlock | Call::Mlock2 => self.marked |= both,
+            Call::Madvise => self.guarded |= step.args[2] == INSTALL_GUARD,
+            Call::ProcessMadvise => self.guarded |= step.args[0] == INSTALL_GUARD,
             Call::Mremap => return is_stuck(step, failed),
             Call::Mprotect | Call::PkeyMprotect => return self.marked || either && self.limited && self.cut,
             _ => {}
@@ -98,11 +109,19 @@ impl History {
         false
     }
 
+    /// Whether a remap that the host refuses may have met the mark of guards.
+    fn parts(&self, step: &Step, refused: [bool; 2]) -> bool {
+        self.guarded && step.call == Call::RemapPages && refused == [true, false]
+    }
+
     /// Whether a touch may have met a stack that grows on one side only; each side has forbidden it, or not.
     fn grows(&self, forbidden: [bool; 2]) -> bool {
         self.cut && self.stacks && forbidden[0] != forbidden[1]
     }
 }
+
+/// `MADV_GUARD_INSTALL`.
+const INSTALL_GUARD: Arg = Arg::Value(102);
 
 /// Whether an mmap(2) has `flag`.
 fn has_flag(step: &Step, flag: libc::c_int) -> bool {
@@ -209,6 +228,19 @@ mod tests {
         assert_eq!(compared(single, [DONE, "! EACCES"]), 2, "a single page moves whole");
         let anywhere = "mremap w+0x1000 0x4000 0x4000 0x1 0x0";
         assert_eq!(compared(anywhere, [DONE, "! EACCES"]), 2, "only moves to a place take several regions along");
+    }
+
+    #[test]
+    fn a_remap_that_the_host_refuses_where_guards_were_ends_the_comparison() {
+        let remap = "remap_pages w+0x1000 0x1000 0x0 0x1 0x0";
+        let sides = |first, [host, manager]: [&str; 2]| {
+            compared(&[first, remap, "brk w+0x0"], &[DONE, host, DONE], &[DONE, manager, DONE])
+        };
+        for guard in ["madvise w+0x1000 0x1000 0x66", "process_madvise 0x66 0x10 w+0x1000 0x1000 w+0x0 0x0"] {
+            assert_eq!(sides(guard, ["! EINVAL", DONE]), 1);
+            assert_eq!(sides(guard, [DONE, "! EINVAL"]), 3, "only the host has marks");
+        }
+        assert_eq!(sides("madvise w+0x1000 0x1000 0x4", ["! EINVAL", DONE]), 3, "no guard");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::kernel::Kernel;
 use super::outcome::Outcome;
 use super::program::PAGE;
 
+/// Words of a page.
+pub(super) const WORDS: usize = 512;
 /// Pages looked at, at each end of a run.
 const SAMPLE: u64 = 16;
 
@@ -139,17 +141,11 @@ fn record_run(kernel: &Kernel, guard: &Guard, (start, end): (u64, u64), out: &mu
 ///
 /// # Safety
 /// As for [`Kernel::read_byte`].
-unsafe fn hash_page(kernel: &Kernel, page: u64) -> Result<u64, Outcome> {
+pub(super) unsafe fn hash_page(kernel: &Kernel, page: u64) -> Result<u64, Outcome> {
+    let mut words = [0_u64; WORDS];
     // SAFETY: the caller's promise is the same.
-    unsafe { kernel.read_byte(page) }?;
-    let mut hash = 0_u64;
-    for offset in (0..PAGE).step_by(8) {
-        let word = std::ptr::with_exposed_provenance::<u64>(usize::try_from(page + offset).unwrap_or(0));
-        // SAFETY: the first byte of the page could be read, so all of it can; one thread only, so it stays so.
-        let word = unsafe { word.read_volatile() };
-        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-    Ok(hash)
+    unsafe { kernel.read_page(page, &mut words) }?;
+    Ok(words.iter().fold(0, |hash, word| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)))
 }
 
 #[cfg(test)]

@@ -119,6 +119,11 @@ impl FileStatus {
         self.mode & libc::S_IFMT == libc::S_IFCHR && self.device == libc::makedev(1, 5)
     }
 
+    /// Whether it is a directory.
+    pub(crate) const fn is_directory(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
     /// What maps of it show; memfds live on `memory_device`.
     pub(crate) fn kind(&self, memory_device: Option<u64>) -> ObjectKind {
         if memory_device == Some(self.id.device) {
