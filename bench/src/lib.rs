@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod check;
 pub mod map;
 pub mod measure;
+pub mod pager;
 pub mod peers;
 pub mod random;
 pub mod replay;

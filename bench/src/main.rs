@@ -1,4 +1,4 @@
-//! `pagewarden-bench`: measures pagewarden's map of regions and its peers.
+//! `pagewarden-bench`: measures pagewarden's map of regions, the parts of its pager, and their peers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use pagewarden_bench::bytes;
+use pagewarden_bench::pager::contest::Pace;
 use pagewarden_bench::replay::{self, Replay};
+use pagewarden_bench::report::pager::{PARTS, Table};
 use pagewarden_bench::report::{self, Environment};
 use pagewarden_bench::vmmap::{Effort, Measured, PEERS, Peer, measure};
 use pagewarden_bench::work::{Layout, Row};
 
-/// The same work done by pagewarden's map of regions and by its peers.
+/// The same work done by parts of pagewarden and by their peers.
 #[derive(Parser)]
 #[command(name = "pagewarden-bench", bin_name = "cargo xtask bench")]
 struct Cli {
@@ -26,6 +28,11 @@ enum Task {
     /// Each map first passes a differential test. Then, at each size, all maps do each row in turn, several times
     /// over; the least time of a map is its figure. Last, recorded memory calls of real programs are replayed.
     Vmmap(VmmapArgs),
+    /// Frames, page tables, faults and forks, in nanoseconds of thread time.
+    ///
+    /// All who do a row first show that they do it right, then they take turns, in an order that is another each time. The
+    /// least time of a turn is the figure.
+    Pager(PagerArgs),
     /// Do one row with pagewarden's map alone, for a program that counts instructions.
     ///
     /// Everything but the row itself is the same with any count.
@@ -47,6 +54,26 @@ struct InstructionsArgs {
     /// How often to do the row.
     #[arg(long, default_value_t = 0)]
     count: usize,
+}
+
+/// What to measure of the pager, and how long.
+#[derive(Args)]
+struct PagerArgs {
+    /// How often everybody does each row.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    turns: u32,
+    /// Only rows whose name contains one of these.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    rows: Vec<String>,
+    /// Five short turns: a first impression.
+    #[arg(long, conflicts_with = "turns")]
+    quick: bool,
+    /// Write the figures to this file as well, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write what is printed to this file as well.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 /// What to measure and how long.
@@ -96,6 +123,7 @@ impl Page {
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Vmmap(args) => vmmap(&args),
+        Task::Pager(args) => pager(&args),
         Task::Instructions(args) => instructions(&args),
     }
 }
@@ -114,6 +142,37 @@ fn instructions(args: &InstructionsArgs) -> Result<()> {
 /// Those of `all` whose name contains one of `parts`, or all if there is none.
 fn is_wanted(name: &str, parts: &[String]) -> bool {
     parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
+}
+
+fn pager(args: &PagerArgs) -> Result<()> {
+    let turns = usize::try_from(args.turns).context("turns")?;
+    let pace = if args.quick { Pace { turns: 5, length: 1e6 } } else { Pace { turns, length: 3e6 } };
+    let mut page = Page::default();
+    let environment = Environment::here();
+    page.add(&format!("{}.\n", environment.line()));
+    let wanted = |name: &str| is_wanted(name, &args.rows);
+    let mut tables = Vec::new();
+    for measure in PARTS {
+        let table = measure(&wanted, pace)?;
+        if !table.rows.is_empty() {
+            page.add(&table.text());
+            tables.push(table);
+        }
+    }
+    ensure!(!tables.is_empty(), "there is no such row");
+    page.add(&format!("Times are the least of {} turns.\n", pace.turns));
+    let goals: Vec<_> = tables.iter().flat_map(Table::goals).collect();
+    if !goals.is_empty() {
+        page.add(&report::of_goals(&goals));
+    }
+    if let Some(file) = &args.markdown {
+        fs::write(file, page.0).with_context(|| format!("writing {}", file.display()))?;
+    }
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&report::pager::json(&environment, &tables, &goals))?;
+        fs::write(file, json + "\n").with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// The maps that take part: those that are wanted and pass the test.

@@ -33,7 +33,7 @@ enum Task {
     Programs(ProgramsArgs),
     /// Check the rules that no compiler checks.
     Tidy,
-    /// Small cases of threads in every order (loom).
+    /// Small cases of threads in every order (loom), larger ones in many (shuttle).
     Interleavings,
     /// Many threads under ThreadSanitizer; needs the source of std.
     Sanitizer,
@@ -53,6 +53,9 @@ enum Bench {
     /// The map of regions against its peers, in nanoseconds of thread time.
     #[command(disable_help_flag = true)]
     Vmmap(PassedOn),
+    /// Frames, page tables, faults and forks against their peers, in nanoseconds of thread time.
+    #[command(disable_help_flag = true)]
+    Pager(PassedOn),
     /// Instructions that the map of regions takes, against the recorded ones; needs valgrind.
     Instructions {
         /// Record the counts instead of comparing them.
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
         Task::Bench { what: Bench::Calls(args) } => bench::calls::run(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
+        Task::Bench { what: Bench::Pager(args) } => bench::pager::run(&args),
         Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
         Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
     };

@@ -2,6 +2,7 @@
 
 mod goals;
 mod json;
+pub mod pager;
 mod table;
 
 use std::process::Command;

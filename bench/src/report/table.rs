@@ -42,7 +42,7 @@ pub(super) fn markdown(lines: &[Vec<String>]) -> String {
 }
 
 /// The first of `figures` against the best of the others.
-fn ratio(figures: &[Option<f64>]) -> String {
+pub(super) fn ratio(figures: &[Option<f64>]) -> String {
     let ours = figures.first().copied().flatten();
     let best = figures.iter().skip(1).flatten().copied().min_by(f64::total_cmp);
     ours.zip(best).map_or("-".to_owned(), |(ours, best)| format!("{:.2}", ours / best))

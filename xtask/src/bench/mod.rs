@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: what pagewarden costs, and how its map of regions does.
+//! `cargo xtask bench`: what pagewarden costs, and how its map of regions and its pager do.
 
 pub(crate) mod calls;
 pub(crate) mod instructions;
+pub(crate) mod pager;
 pub(crate) mod run;
 pub(crate) mod vmmap;

@@ -54,6 +54,8 @@ fn unsafe_code() {
         "#![forbid(unsafe_code)]\n// unsafe { }\nconst A: &str = \"unsafe {\";\nconst B: &str = r#\"a\" unsafe {\"#;",
     );
     assert!(check("crates/pagewarden-linux/src/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
+    assert!(check("bench/src/pager/raw/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
+    assert_eq!(check("bench/src/pager/a.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
     assert_eq!(check("xtask/src/a.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
 }
 
