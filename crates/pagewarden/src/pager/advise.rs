@@ -1,6 +1,7 @@
 //! Advice that does something to pages: `mm/madvise.c`.
 
 use super::fault::object_behind;
+use super::tables::SpaceGather;
 use super::{Fault, SpacePager, leaf};
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -10,8 +11,6 @@ use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, Level, Root};
 use crate::provider::Maps;
 use crate::vmmap::Vmmap;
-
-use super::tables::SpaceGather;
 
 impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
     /// Does what `advice` asks of the pages of `range`.

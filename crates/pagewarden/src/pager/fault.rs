@@ -16,13 +16,13 @@ use crate::manager::{Access, FaultSignal, Signal, SignalCode};
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::ObjectKind;
 use crate::object::memory::{ObjectMemory, State};
-use crate::page_table::{Entry, Level, Root, Slot};
+use crate::page_table::{Entry, Root, Slot};
 use crate::prot::Prot;
 use crate::region::Region;
 use crate::vmmap;
 
 /// Pages that a load from an object shows at once, if they are there: the aligned 64 KiB around it.
-const FAULT_AROUND: u64 = 16;
+const FAULT_AROUND: u64 = (64 << 10) / PAGE_SIZE;
 
 /// Why an access cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -304,5 +304,3 @@ fn is_done(touch: &Touch<'_>, entry: Entry) -> Result<bool, Failure> {
 pub(super) fn populating_access(region: &Region) -> Access {
     if region.prot.contains(Prot::WRITE) && !region.is_shared() { Access::Write } else { Access::Read }
 }
-
-const _: () = assert!(FAULT_AROUND * PAGE_SIZE == 64 << 10 && Level::One as u8 == 1);

@@ -4,8 +4,8 @@
 //! anonymous pages only are shared as such, at the highest level where that is so: what that costs does not depend on how
 //! much memory there is. Pages of objects are left out, the child finds them where the parent did.
 
-use super::leaf;
-use super::{SpacePager, SpaceTables};
+use super::fault::object_behind;
+use super::{SpacePager, SpaceTables, leaf};
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::frame::FrameUse;
@@ -14,8 +14,6 @@ use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, EntryFlags, ForkPolicy, Level, Share, TableOwner};
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Vmmap;
-
-use super::fault::object_behind;
 
 /// What a child gets of a parent whose map this is.
 struct Inheritance<'a, M: PhysMem + Mmu> {
