@@ -3,7 +3,7 @@
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::mmu::{Mmu, PhysMem};
-use crate::page_table::table::{self, BY_PROCESSOR, Table};
+use crate::page_table::table::{self, BY_PROCESSOR, Family, Table};
 use crate::page_table::{Entry, Gather, Level, PageTable, Root, TableOwner};
 
 /// What is going to happen to a range.
@@ -74,6 +74,10 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         let indices = table.indices(wanted.range);
         let inner = indices.start + 1..indices.end - 1;
         for index in indices {
+            // Between the edges there can only be shared tables to do something about.
+            if root.family == Family::None && inner.contains(&index) {
+                continue;
+            }
             let mut entry = self.read(table.place(index));
             if entry.is_empty() {
                 continue;

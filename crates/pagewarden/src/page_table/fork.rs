@@ -3,7 +3,7 @@
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::mmu::{Mmu, PhysMem};
-use crate::page_table::table::{self, TABLE, Table};
+use crate::page_table::table::{self, Family, TABLE, Table};
 use crate::page_table::{Entry, EntryFlags, Gather, Level, PageTable, Root, TableOwner};
 
 /// What becomes of a table in a fork.
@@ -45,6 +45,8 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
         policy: &mut dyn ForkPolicy,
     ) -> Result<(), Errno> {
+        parent.family = Family::Some;
+        child.family = Family::Some;
         let mut fork = Fork { tables: *self, root: parent, gather, policy };
         let (from, to) = (Table::root(parent), Table::root(child));
         debug_assert_eq!(self.used(to), 0, "a child starts empty");

@@ -19,6 +19,15 @@ const PAGES: u64 = 1 << 52;
 /// Pages of either half of what four levels reach.
 const HALF: u64 = 1 << 35;
 
+/// Whether there may be spaces that share tables with another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Family {
+    /// It has never been forked, nor is it a fork's child.
+    None,
+    /// There may be.
+    Some,
+}
+
 /// The root of one space's tables. Not to be cloned: shared access to it is shared access to the tables, exclusive
 /// access to it is exclusive access to all of them that are not shared with other spaces.
 ///
@@ -28,6 +37,8 @@ pub struct Root {
     frame: FrameNumber,
     /// Held by the one thread of the space that makes a table exclusive or splits an entry.
     pub(super) reshaping: Mutex<()>,
+    /// Whether a table may have been shared, by a fork from or to this space.
+    pub(super) family: Family,
 }
 
 impl Root {
@@ -37,7 +48,7 @@ impl Root {
     /// What [`TableOwner::allocate_table`] says.
     #[inline]
     pub fn new(owner: &impl TableOwner) -> Result<Self, Errno> {
-        Ok(Self { frame: owner.allocate_table()?, reshaping: Mutex::new(()) })
+        Ok(Self { frame: owner.allocate_table()?, reshaping: Mutex::new(()), family: Family::None })
     }
 
     /// The frame of the root table, which processors are given.
