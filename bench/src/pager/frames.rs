@@ -74,7 +74,7 @@ impl Row {
 pub trait Allocator: Sized {
     /// What tables call it.
     const NAME: &'static str;
-    /// Why it does not free [`MANY`] frames in random order, if it does not.
+    /// Why it does not free `MANY` frames in random order, if it does not.
     const NOT_MANY: Option<&'static str> = None;
     /// A frame that was allocated.
     type Frame;
