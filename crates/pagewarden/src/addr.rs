@@ -205,6 +205,13 @@ impl PageRange {
         }
     }
 
+    /// The page numbered `number`, which is not the last of all.
+    #[inline]
+    pub(crate) const fn of_page(number: u64) -> Self {
+        debug_assert!(number < PAGE_NUMBER_MAX);
+        Self { first: number, end: number + 1 }
+    }
+
     /// The pages that hold the `bytes` bytes from the page-aligned `start`: the length is rounded up.
     pub const fn from_len(start: VirtAddr, bytes: u64) -> Option<Self> {
         if !start.is_page_aligned() {

@@ -143,13 +143,11 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
         end: u64,
         each: &mut (impl FnMut(PageRange, Entry, Level) + ?Sized),
     ) -> u64 {
-        let table = Table { level: Level::One, ..table };
         let end = end.min(table.first + Entry::PER_TABLE);
-        for page in page..end {
-            let index = table.index_of(page);
-            let entry = self.read(table.place(index));
+        for index in page - table.first..end - table.first {
+            let entry = self.read(table.frame.at(index << 3));
             if !entry.is_empty() {
-                each(table.span(index), entry, Level::One);
+                each(PageRange::of_page(table.first + index), entry, Level::One);
             }
         }
         end
