@@ -334,8 +334,8 @@ pub trait PageManagementProvider {
 
     /// Whether the object that `range` shows is sealed against writing by now (`F_SEAL_FUTURE_WRITE`), so that a new
     /// view of it can never be written. A platform that cannot tell keeps the default.
-    fn is_write_sealed(&self, range: PageRange) -> bool {
-        let _ = range;
+    fn is_write_sealed(&self, range: PageRange, map: &Vmmap) -> bool {
+        let _ = (range, map);
         false
     }
 

@@ -92,7 +92,7 @@ impl PageManagementProvider for ArenaProvider {
         self.lost != Some(range)
     }
 
-    fn is_write_sealed(&self, range: PageRange) -> bool {
+    fn is_write_sealed(&self, range: PageRange, _map: &Vmmap) -> bool {
         mapped_file("self", range.start()).is_some_and(|file| is_write_sealed(file.as_fd()))
     }
 

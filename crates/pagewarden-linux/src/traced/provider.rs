@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pagewarden::linux::{LockAllFlags, MapFlags, RemapFlags};
 use pagewarden::provider::{KeyUse, KeyedProt, Lock, Maps, Populate, Source, Target};
 use pagewarden::{
-    Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr,
+    Errno, ObjectKind, Op, PageManagementProvider, PageRange, Prot, ProtectionKey, Region, RegionFlags, VirtAddr, Vmmap,
 };
 
 use super::files;
@@ -77,7 +77,7 @@ impl PageManagementProvider for TracedProvider {
         entries.iter().any(|entry| entry.range.intersects(range))
     }
 
-    fn is_write_sealed(&self, range: PageRange) -> bool {
+    fn is_write_sealed(&self, range: PageRange, _map: &Vmmap) -> bool {
         // Where the host does not let us look, it still refuses what the seal forbids.
         mapped_file(&self.reader.to_string(), range.start()).is_some_and(|file| files::is_write_sealed(file.as_fd()))
     }

@@ -143,7 +143,9 @@ impl<P: PageManagementProvider> PageManager<P> {
             Request::Brk { addr } => brk::plan(space, *addr),
             Request::Madvise { addr, len, advice } => madvise::plan(space, *addr, *len, *advice),
             Request::ProcessMadvise { ranges, advice } => process_madvise::plan(space, ranges, *advice),
-            Request::RemapPages(call) => remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range)),
+            Request::RemapPages(call) => {
+                remap_pages::plan(space, call, &|range| self.provider.is_write_sealed(range, &space.state.map))
+            }
             Request::Msync { addr, len, flags } => msync::plan(space, *addr, *len, *flags),
             Request::Mincore { addr, len, vector } => {
                 mincore::plan(space, *addr, *len, *vector, &|object| self.provider.may_know(object))

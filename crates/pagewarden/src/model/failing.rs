@@ -131,8 +131,8 @@ impl<P: PageManagementProvider> PageManagementProvider for Failing<P> {
         self.lost != Some(range) && self.inner.has_kept(range)
     }
 
-    fn is_write_sealed(&self, range: PageRange) -> bool {
-        self.inner.is_write_sealed(range)
+    fn is_write_sealed(&self, range: PageRange, map: &Vmmap) -> bool {
+        self.inner.is_write_sealed(range, map)
     }
 
     fn residency(&mut self, range: PageRange, map: &Vmmap, each: &mut dyn FnMut(bool)) {

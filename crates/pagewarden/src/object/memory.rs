@@ -30,7 +30,7 @@ use crate::frame::{FrameNumber, FrameRange, FrameUse, Owner};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::pager::{Pager, SpaceTables};
-use crate::sync::{Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{AtomicU32, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The bit of a frame's word that says: its contents are not in the file yet.
 pub(crate) const DIRTY: u32 = 1;
@@ -74,6 +74,8 @@ pub(crate) struct ObjectMemory<M: PhysMem + Mmu> {
     pager: Arc<Pager<M>>,
     owner: Owner,
     kind: Kind,
+    /// Not 0 once no new view may be written through.
+    sealed: AtomicU32,
     state: RwLock<State<M>>,
 }
 
@@ -138,7 +140,8 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             return Err(Errno::Inval);
         }
         let state = State { bytes, pages: BTreeMap::new(), views: Views::default(), losses: 0 };
-        let memory = Self { pager: Arc::clone(pager), owner, kind, state: RwLock::new(state) };
+        let memory =
+            Self { pager: Arc::clone(pager), owner, kind, sealed: AtomicU32::new(0), state: RwLock::new(state) };
         if let ObjectSource::Frames { pages, placement } = source {
             memory.take_frames(pages, placement)?;
         }
@@ -178,6 +181,16 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// Its size.
     pub(crate) fn bytes(&self) -> u64 {
         self.state.read().bytes
+    }
+
+    /// From now on no new view may be written through.
+    pub(crate) fn seal_writes(&self) {
+        self.sealed.store(1, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_write_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire) != 0
     }
 
     /// Whether private copies can be made of its pages.

@@ -211,6 +211,15 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
         self.memory_of(object)?.resize(bytes)
     }
 
+    /// Seals an object against being written through views to come (`F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE`). Descriptors are
+    /// the caller's.
+    ///
+    /// # Errors
+    /// [`Errno::NoDev`] for one of somebody else's.
+    pub fn seal_writes(self: &Arc<Self>, object: &MemoryObject) -> Result<(), Errno> {
+        self.memory_of(object).map(|memory| memory.seal_writes())
+    }
+
     /// Makes `len` bytes from `offset` on zeros, and whole pages of them a hole (fallocate(2) with
     /// `FALLOC_FL_PUNCH_HOLE`). Private copies stay.
     ///

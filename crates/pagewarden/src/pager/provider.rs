@@ -377,6 +377,12 @@ impl<M: PhysMem + Mmu + 'static> PageManagementProvider for SpacePager<M> {
         self.lost != Some(range)
     }
 
+    fn is_write_sealed(&self, range: PageRange, map: &Vmmap) -> bool {
+        let object = map.get(range.start()).and_then(|entry| object_behind(entry.region));
+        let memory = object.and_then(|object| self.pager().memory_of(object).ok());
+        memory.is_some_and(|memory| memory.is_write_sealed())
+    }
+
     fn residency(&mut self, range: PageRange, map: &Vmmap, each: &mut dyn FnMut(bool)) {
         for page in range.first_page()..range.end_page() {
             each(VirtAddr::from_page_number(page).is_some_and(|address| self.is_resident(address, map)));

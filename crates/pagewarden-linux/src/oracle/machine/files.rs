@@ -358,6 +358,9 @@ impl MachineKernel {
             return Err(Errno::Busy);
         }
         file.seals.set(file.seals.get() | seals);
+        if file.has_seal(libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) {
+            self.hardware.seal_writes(&file.object)?;
+        }
         Ok(0)
     }
 

@@ -110,6 +110,11 @@ impl Hardware {
         self.pager.write(object, offset, from)
     }
 
+    /// No new map of the object may be written through.
+    pub(super) fn seal_writes(&self, object: &Object) -> Result<(), Errno> {
+        self.pager.seal_writes(object)
+    }
+
     /// Makes an object longer or shorter.
     pub(super) fn resize(&self, object: &Object, bytes: u64) -> Result<(), Errno> {
         self.pager.resize(object, bytes)

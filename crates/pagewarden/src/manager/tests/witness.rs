@@ -50,7 +50,7 @@ impl PageManagementProvider for Witness {
         self.inner.run(op, maps)
     }
 
-    fn is_write_sealed(&self, _range: PageRange) -> bool {
+    fn is_write_sealed(&self, _range: PageRange, _map: &Vmmap) -> bool {
         self.is_write_sealed
     }
 
