@@ -321,9 +321,12 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         self.mark_dirty(frame);
     }
 
-    /// Notes that the frame holds what the file does not.
-    pub(crate) fn mark_dirty(&self, frame: FrameNumber) {
-        self.pager.frames().word(frame).fetch_or(DIRTY, Ordering::AcqRel);
+    /// Notes that the frame holds what the file does not, if there is a file: nobody else asks, and the frames of a
+    /// device have nowhere to note it.
+    fn mark_dirty(&self, frame: FrameNumber) {
+        if self.is_file() {
+            self.pager.frames().word(frame).fetch_or(DIRTY, Ordering::AcqRel);
+        }
     }
 
     /// Copies bytes from `offset` on, up to the end; how many.

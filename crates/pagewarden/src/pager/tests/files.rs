@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use super::{READ, RW, World, map_file, munmap, page, private};
+use super::{DEVICE_AFTER, READ, RW, World, map_file, munmap, page, private};
 use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::frame::{FrameNumber, FrameRange};
@@ -173,10 +173,10 @@ fn locked_pages_of_a_file_stay() {
 #[test]
 fn device_memory_is_shown_as_it_is_and_never_copied() {
     let world = World::new(64);
-    let frames = FrameRange::new(FrameNumber::new(64).unwrap(), PageCount::new(2)).unwrap();
+    let frames = FrameRange::new(FrameNumber::new(64 + DEVICE_AFTER).unwrap(), PageCount::new(2)).unwrap();
     // The machine has memory there that no memory map speaks of.
     let machine = &world.machine;
-    assert!(machine.frames() >= 66);
+    assert_eq!(machine.frames(), frames.end());
     machine.write(frames.first().start(), &[5]);
     let kind = ObjectKind::Device(FileId { device: 1, inode: 3 });
     let file = world.open(world.pager.new_object(kind, "/dev/mem", ObjectSource::Physical(frames)).unwrap());
@@ -191,6 +191,9 @@ fn device_memory_is_shown_as_it_is_and_never_copied() {
     let mut byte = [0];
     machine.read(frames.first().start(), &mut byte);
     assert_eq!(byte, [7]);
+    assert_eq!(world.pager.write(&file.object, PAGE_SIZE, &[8]), Ok(1));
+    assert_eq!(world.load(&child, page(1)), Ok(8));
+    assert_eq!(world.pager.write(&file.object, 2 * PAGE_SIZE, &[8]), Err(Errno::Inval), "a device has its size");
     drop((space, child, file));
     world.check_empty();
 }

@@ -23,6 +23,8 @@ use failing::FailingAllocator;
 
 /// Where the tests map things.
 pub(super) const BASE: u64 = 0x10_0000;
+/// So many frames after the usable ones there is memory of a device, far from all that is known of frames.
+pub(super) const DEVICE_AFTER: u64 = 1 << 14;
 pub(super) const RW: u64 = 3;
 pub(super) const READ: u64 = 1;
 
@@ -40,8 +42,8 @@ impl World {
     /// A machine with so many frames.
     pub(super) fn new(frames: u64) -> Self {
         let ledger = ResourceLedger::new(Limits::UNLIMITED);
-        // Two frames more, which are a device's.
-        let config = MachineConfig { frames: frames + 2, ..MachineConfig::default() };
+        // What lies beyond is a device's.
+        let config = MachineConfig { frames: frames + DEVICE_AFTER + 2, ..MachineConfig::default() };
         let machine = Arc::new(Machine::new(config));
         let mut map = MemoryMap::new();
         let all = FrameRange::new(FrameNumber::new(0).unwrap(), PageCount::new(frames)).unwrap();
