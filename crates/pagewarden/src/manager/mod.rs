@@ -54,6 +54,7 @@ pub use fault::{Access, FaultPlan, FaultSignal, KeyRights, Signal, SignalCode};
 pub use fork::PendingFork;
 pub use overcommit::{CommitLimit, Overcommit};
 pub use plan::{Cause, Plan, Refusal};
+pub(crate) use space::parts;
 pub use space::{Attributes, Totals};
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};

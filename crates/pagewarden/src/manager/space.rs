@@ -207,7 +207,7 @@ impl State {
 }
 
 /// The parts of regions that lie inside `range`, lowest first.
-pub(super) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
+pub(crate) fn parts(map: &Vmmap, range: PageRange) -> impl DoubleEndedIterator<Item = (PageRange, &Region)> {
     map.range(range).filter_map(move |Entry { range: bounds, region }| Some((bounds.intersection(range)?, region)))
 }
 

@@ -6,7 +6,7 @@ use super::{Fault, SpacePager, leaf};
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::linux::Advice;
-use crate::manager::Access;
+use crate::manager::{Access, parts};
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, Level, Root};
 use crate::provider::Maps;
@@ -80,19 +80,17 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
         while let Err(now) = tables.install(root, &slot, entry, leaf::guard()) {
             entry = now;
         }
-        if let Some(span) = PageRange::from_pages(page.page_number(), PageCount::new(1)).filter(|_| !entry.is_empty()) {
-            gather.leaf(span, entry, Level::One);
+        if !entry.is_empty() {
+            gather.leaf(PageRange::of_page(page.page_number()), entry, Level::One);
         }
         Ok(())
     }
 
     /// Makes a hole in the objects that the range shows.
     fn remove(&self, range: PageRange, map: &Vmmap) -> Result<(), Errno> {
-        for entry in map.range(range) {
-            let (Some(part), Some(object)) = (entry.range.intersection(range), object_behind(entry.region)) else {
-                return Err(Errno::Inval);
-            };
-            let first = PageCount::new(entry.region.page_offset(part.start())).bytes();
+        for (part, region) in parts(map, range) {
+            let object = object_behind(region).ok_or(Errno::Inval)?;
+            let first = PageCount::new(region.page_offset(part.start())).bytes();
             self.pager().memory_of(object)?.punch(first, first.saturating_add(part.bytes()))?;
         }
         Ok(())
@@ -107,11 +105,10 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     /// Reads pages of files that are not there yet. Nobody is told what cannot be read.
     fn read_ahead(&self, range: PageRange, map: &Vmmap) {
-        for entry in map.range(range) {
-            let Some(part) = entry.range.intersection(range) else { continue };
-            let memory = object_behind(entry.region).and_then(|object| self.pager().memory_of(object).ok());
+        for (part, region) in parts(map, range) {
+            let memory = object_behind(region).and_then(|object| self.pager().memory_of(object).ok());
             let Some(memory) = memory.filter(|memory| memory.is_file()) else { continue };
-            let first = entry.region.page_offset(part.start());
+            let first = region.page_offset(part.start());
             let end = first.saturating_add(part.pages().get()).min(memory.read_state().page_count());
             if (first..end).any(|index| memory.fetch(index).is_err()) {
                 return;

@@ -213,9 +213,7 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
 
     /// Makes processors look at the entry again.
     fn forget(&self, root: &Root, page: VirtAddr) {
-        if let Some(range) = PageRange::from_pages(page.page_number(), PageCount::new(1)) {
-            self.pager().machine().flush(root.frame(), range);
-        }
+        self.pager().machine().flush(root.frame(), PageRange::of_page(page.page_number()));
     }
 
     /// A frame of the space's own that holds what `frame` does.

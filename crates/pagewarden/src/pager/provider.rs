@@ -15,7 +15,7 @@ use crate::error::Errno;
 use crate::fallible::make_sure_of_tree_node;
 use crate::ledger::Account;
 use crate::linux::{LockAllFlags, SyncFlags};
-use crate::manager::{Access, FaultSignal, Signal, SignalCode};
+use crate::manager::{Access, FaultSignal, Signal, SignalCode, parts};
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::MemoryObject;
 use crate::object::views::{Residency, Shown};
@@ -36,11 +36,6 @@ impl<M: PhysMem + Mmu> fmt::Debug for SpacePager<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.tables, f)
     }
-}
-
-/// The parts of regions that lie inside `range`, lowest first.
-fn parts(map: &Vmmap, range: PageRange) -> impl Iterator<Item = (PageRange, &Region)> {
-    map.range(range).filter_map(move |entry| Some((entry.range.intersection(range)?, entry.region)))
 }
 
 impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
