@@ -1,11 +1,11 @@
 //! Page tables: pages of 1 GiB in random order, and all of it at once.
 //!
 //! Everybody's tables lie in the same memory, and come from a stack of frames. What is mapped is never reached. Nobody
-//! flushes: pagewarden's flushes are counted, the tokens that peers give for one are ignored.
+//! flushes: the tokens that come for pages are ignored, the flushes that pagewarden asks for after ranges are counted.
 //!
 //! What differs is how much is done besides. Pagewarden counts the entries of each table, frees tables that become empty,
-//! refuses to map over what is there before it has changed anything, and hands leaves back to their owner after the
-//! flush. Of the peers neither counts; `x86_64` frees tables on request, which is not timed, `page_table_multiarch` only
+//! refuses to map over what is there before it has changed anything, and hands the leaves of ranges back to their owner
+//! after the flush. Of the peers neither counts; `x86_64` frees tables on request, which is not timed, `page_table_multiarch` only
 //! all of them.
 
 use std::cell::Cell;
@@ -473,16 +473,15 @@ impl Tables for Ours {
     #[inline]
     fn unmap(&mut self, index: u64) {
         let tables = PageTable::new(&*self.memory, &self.owner);
-        let mut gather = Gather::new(tables, &self.root);
-        let unmapped = tables.unmap(&mut self.root, page(index), &mut gather);
-        assert!(unmapped.is_ok_and(|entry| entry.is_some()), "a page that is mapped");
+        let unmapped = tables.unmap(&mut self.root, page(index));
+        assert!(unmapped.is_ok_and(|stale| stale.is_some()), "a page that is mapped");
     }
 
     #[inline]
     fn protect(&mut self, index: u64, rights: Rights, content: Content) {
         let tables = PageTable::new(&*self.memory, &self.owner);
-        let mut gather = Gather::new(tables, &self.root);
-        tables.protect(&mut self.root, pages(index, 1), flags(rights, content), &mut gather).expect("exclusive tables");
+        let protected = tables.protect_page(&mut self.root, page(index), flags(rights, content));
+        assert!(protected.is_ok(), "exclusive tables");
     }
 
     #[inline]
@@ -520,9 +519,8 @@ impl Tables for Ours {
 
     fn query_all(&self, _: PagesOf) -> u64 {
         let tables = PageTable::new(&*self.memory, &self.owner);
-        let mut sum = 0;
-        tables.entries(&self.root, pages(0, AREA), &mut |_, entry, _| sum += entry.frame().start().as_u64());
-        sum
+        let add = &mut |sum, _, entry: Entry, _| sum + entry.frame().start().as_u64();
+        tables.fold_entries(&self.root, pages(0, AREA), 0, add)
     }
 
     fn clean(&mut self) {}

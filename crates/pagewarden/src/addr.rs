@@ -208,8 +208,15 @@ impl PageRange {
     /// The page numbered `number`, which is not the last of all.
     #[inline]
     pub(crate) const fn of_page(number: u64) -> Self {
-        debug_assert!(number < PAGE_NUMBER_MAX);
-        Self { first: number, end: number + 1 }
+        Self::up_to_last(number, 1)
+    }
+
+    /// `pages` pages, at least one, from number `first` on, which is not the last of all; without the last of all.
+    #[inline]
+    pub(crate) const fn up_to_last(first: u64, pages: u64) -> Self {
+        debug_assert!(first < PAGE_NUMBER_MAX && pages > 0);
+        let end = first.saturating_add(pages);
+        Self { first, end: if end < PAGE_NUMBER_MAX { end } else { PAGE_NUMBER_MAX } }
     }
 
     /// The pages that hold the `bytes` bytes from the page-aligned `start`: the length is rounded up.

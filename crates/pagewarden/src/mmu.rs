@@ -12,6 +12,13 @@ pub trait PhysMem: Send + Sync {
     /// The word at `address`, which is a multiple of 8; whole, and with everything before its store (acquire).
     fn load(&self, address: PhysAddr) -> u64;
 
+    /// The eight words from `address` on, a multiple of 64: each of them as [`load`](Self::load) gives it.
+    #[inline]
+    fn load_line(&self, address: PhysAddr) -> [u64; 8] {
+        let frame = FrameNumber::containing(address);
+        core::array::from_fn(|word| self.load(frame.at(address.as_u64() + (word as u64) * 8)))
+    }
+
     /// Stores the word at `address`, whole, after everything before (release).
     fn store(&self, address: PhysAddr, word: u64);
 

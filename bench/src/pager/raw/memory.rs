@@ -108,6 +108,14 @@ impl PhysMem for DirectMap {
     }
 
     #[inline]
+    fn load_line(&self, address: PhysAddr) -> [u64; 8] {
+        let start = self.at(address.as_u64() & !63, 64).cast::<u64>();
+        // SAFETY: as in `word`, for each of the eight words of a line; atomics are as large and aligned as words.
+        let words = unsafe { &*start.cast::<[AtomicU64; 8]>() };
+        words.each_ref().map(|word| word.load(Ordering::Acquire))
+    }
+
+    #[inline]
     fn store(&self, address: PhysAddr, word: u64) {
         self.word(address).store(word, Ordering::Release);
     }
@@ -171,6 +179,7 @@ mod tests {
         memory.store(one.at(8), 5);
         assert_eq!(memory.compare_exchange(one.at(8), 4, 6), Err(5));
         assert_eq!(memory.compare_exchange(one.at(8), 5, 6), Ok(()));
+        assert_eq!(memory.load_line(one.at(0)), [0, 6, 0, 0, 0, 0, 0, 0]);
         memory.write(one.at(16), &[1, 2]);
         memory.copy(one, two);
         memory.zero(one);

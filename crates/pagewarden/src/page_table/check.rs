@@ -51,7 +51,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
                 assert_eq!(offset, 0, "{entry:?} in {table:?} is not aligned");
             }
         }
-        assert_eq!(self.used(table), used, "entries in use of {table:?}");
+        assert_eq!(self.used(table.frame), used, "entries in use of {table:?}");
         match table.level {
             Level::One => census.empty_tables += u64::from(used == 0),
             Level::Two | Level::Three => assert!(used > 0, "{table:?} is empty"),

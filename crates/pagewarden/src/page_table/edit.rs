@@ -1,5 +1,7 @@
 //! Changing what is there: leaf by leaf, or all of a range at once.
 
+use core::ops::Range;
+
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::mmu::{Mmu, PhysMem};
@@ -38,6 +40,14 @@ struct Edit<'e, 'a, M: PhysMem + Mmu, O: TableOwner, C> {
     shared: Shared,
 }
 
+/// What has become of a table.
+struct Edited {
+    /// How many entries are left.
+    used: u32,
+    /// From the first leaf to the last one that is present and shows the same as before, otherwise.
+    changed: Range<u64>,
+}
+
 impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// Makes every table that holds a part of `range` exclusive and splits the 2 MiB leaves that its edges cut, so that
     /// [`edit`](Self::edit) cannot fail.
@@ -72,26 +82,26 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
     ) -> Result<(), Errno> {
         let indices = table.indices(wanted.range);
-        let inner = indices.start + 1..indices.end - 1;
-        for index in indices {
-            // Between the edges there can only be shared tables to do something about.
-            if root.family == Family::None && inner.contains(&index) {
-                continue;
-            }
+        let whole = table.whole(wanted.range, &indices);
+        // Between the edges there can only be shared tables to do something about.
+        let passed_over = match root.family {
+            Family::None => indices.start + 1..(indices.end - 1).max(indices.start + 1),
+            Family::Some => indices.end..indices.end,
+        };
+        for index in (indices.start..passed_over.start).chain(passed_over.end..indices.end) {
             let mut entry = self.read(table.place(index));
             if entry.is_empty() {
                 continue;
             }
             if !table::is_exclusive(entry) {
-                let is_whole = inner.contains(&index) || wanted.range.contains_range(table.span(index));
-                if is_whole && (wanted.purpose == Purpose::Clear || !entry.is_table(table.level)) {
+                if whole.contains(&index) && (wanted.purpose == Purpose::Clear || !entry.is_table(table.level)) {
                     continue;
                 }
                 self.reshape(root, table, index, gather)?;
                 entry = self.read(table.place(index));
             }
             let child = table.child(index, entry);
-            let is_needed = wanted.purpose == Purpose::Edit || !wanted.range.contains_range(table.span(index));
+            let is_needed = wanted.purpose == Purpose::Edit || !whole.contains(&index);
             if child.level != Level::One && is_needed {
                 self.prepare_in(root, child, wanted, gather)?;
             }
@@ -112,7 +122,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
         change: &mut dyn FnMut(VirtAddr, Entry, Level) -> Entry,
     ) {
-        self.edit_with(root, range, gather, &mut |page, entry, level| change(page, entry, level));
+        self.edit_with(root, range, gather, change);
     }
 
     /// The same for what lies in tables of this space alone; shared ones stay as they are.
@@ -138,7 +148,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         root: &Root,
         range: PageRange,
         gather: &mut Gather<'a, M, O>,
-        change: &mut impl FnMut(VirtAddr, Entry, Level) -> Entry,
+        change: impl FnMut(VirtAddr, Entry, Level) -> Entry,
     ) {
         let mut edit = Edit { gather, change, shared: Shared::Unexpected };
         for part in table::parts(range) {
@@ -151,52 +161,83 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     where
         C: FnMut(VirtAddr, Entry, Level) -> Entry,
     {
-        let before = self.used(table);
-        let mut used = before;
-        let mut changed: Option<(u64, u64)> = None;
+        let before = self.used(table.frame);
         let indices = table.indices(range);
-        let inner = indices.start + 1..indices.end - 1;
-        for index in indices {
-            let at = table.place(index);
-            let entry = self.read(at);
-            if entry.is_empty() {
-                continue;
-            }
-            if entry.is_table(table.level) {
-                if !table::is_exclusive(entry) {
-                    assert!(edit.shared == Shared::Kept, "what is edited has been made exclusive");
-                    continue;
+        let whole = table.whole(range, &indices);
+        let edited = Edited { used: before, changed: indices.end..0 };
+        let edited = if table.level == Level::One {
+            // As below, where the compiler need not think of tables.
+            let table = Table { level: Level::One, ..table };
+            self.fold(table, indices, edited, |edited, index, entry| {
+                self.edit_leaf((table, index), entry, edit, edited)
+            })
+        } else {
+            self.fold(table, indices, edited, |mut edited, index, entry| {
+                if entry.is_table(table.level) {
+                    edited.used -= self.edit_below((table, index), entry, range, edit);
+                    return edited;
                 }
-                let child = table.child(index, entry);
-                if self.edit_in(child, range, edit) == 0 {
-                    self.unlink(table, index, child, edit.gather);
-                    used -= 1;
-                }
-                continue;
-            }
-            // Only the entries at the edges can reach beyond the range.
-            let is_whole =
-                table.level == Level::One || inner.contains(&index) || range.contains_range(table.span(index));
-            assert!(is_whole, "leaves at the edges have been split");
-            let new = (edit.change)(table.address(index), entry, table.level);
-            if new == entry {
-                continue;
-            }
-            let old = self.replace(at, entry, new);
-            if new.is_empty() || new.frame() != old.frame() {
-                edit.gather.leaf(table.span(index), old, table.level);
-                used -= u32::from(new.is_empty());
-            } else if old.is_present() {
-                changed = Some((changed.map_or(index, |(first, _)| first), index));
-            }
+                assert!(whole.contains(&index), "leaves at the edges have been split");
+                self.edit_leaf((table, index), entry, edit, edited)
+            })
+        };
+        if !edited.changed.is_empty() {
+            edit.gather.flush(table.spans(edited.changed.start, edited.changed.end - 1));
         }
-        if let Some((first, last)) = changed {
-            edit.gather.flush(table.spans(first, last));
+        if edited.used != before {
+            self.set_used(table.frame, edited.used);
         }
-        if used != before {
-            self.set_used(table, used);
+        edited.used
+    }
+
+    /// Edits the table that `entry`, of `table` at `index`, leads to; how many entries of `table` have gone: 1 if it has
+    /// become empty.
+    #[inline(never)]
+    fn edit_below<C>(
+        &self,
+        (table, index): (Table, u64),
+        entry: Entry,
+        range: PageRange,
+        edit: &mut Edit<'_, 'a, M, O, C>,
+    ) -> u32
+    where
+        C: FnMut(VirtAddr, Entry, Level) -> Entry,
+    {
+        if !table::is_exclusive(entry) {
+            assert!(edit.shared == Shared::Kept, "what is edited has been made exclusive");
+            return 0;
         }
-        used
+        let child = table.child(index, entry);
+        if self.edit_in(child, range, edit) > 0 {
+            return 0;
+        }
+        self.unlink(table, index, child, edit.gather);
+        1
+    }
+
+    #[inline]
+    fn edit_leaf<C>(
+        &self,
+        (table, index): (Table, u64),
+        entry: Entry,
+        edit: &mut Edit<'_, 'a, M, O, C>,
+        mut edited: Edited,
+    ) -> Edited
+    where
+        C: FnMut(VirtAddr, Entry, Level) -> Entry,
+    {
+        let new = (edit.change)(table.address(index), entry, table.level);
+        if new == entry {
+            return edited;
+        }
+        let old = self.replace(table.place(index), entry, new);
+        if new.is_empty() || !new.shows_same(old) {
+            edit.gather.leaf_of(table, index, old);
+            edited.used -= u32::from(new.is_empty());
+        } else if old.is_present() {
+            edited.changed = edited.changed.start.min(index)..index + 1;
+        }
+        edited
     }
 
     /// Takes away everything in `range`. [`make_clearable`](Self::make_clearable) came before.
@@ -211,32 +252,28 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
 
     /// How many entries of `table` are left. Goes down no deeper than there are levels.
     fn clear_in(&self, table: Table, range: PageRange, gather: &mut Gather<'a, M, O>) -> u32 {
-        let before = self.used(table);
-        let mut used = before;
-        for index in table.indices(range) {
-            let entry = self.read(table.place(index));
-            if entry.is_empty() {
-                continue;
-            }
-            let span = table.span(index);
+        let before = self.used(table.frame);
+        let indices = table.indices(range);
+        let whole = table.whole(range, &indices);
+        let used = self.fold(table, indices, before, |used, index, entry| {
             let child = table.child(index, entry);
             if !entry.is_table(table.level) {
-                assert!(range.contains_range(span), "leaves at the edges have been split");
+                assert!(whole.contains(&index), "leaves at the edges have been split");
                 let old = self.replace(table.place(index), entry, Entry::EMPTY);
-                gather.leaf(span, old, table.level);
-            } else if range.contains_range(span) {
+                gather.leaf(table.span(index), old, table.level);
+            } else if whole.contains(&index) {
                 self.unlink(table, index, child, gather);
             } else {
                 assert!(table::is_exclusive(entry), "tables at the edges have been made exclusive");
                 if self.clear_in(child, range, gather) > 0 {
-                    continue;
+                    return used;
                 }
                 self.unlink(table, index, child, gather);
             }
-            used -= 1;
-        }
+            used - 1
+        });
         if used != before {
-            self.set_used(table, used);
+            self.set_used(table.frame, used);
         }
         used
     }
@@ -254,7 +291,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     }
 
     fn prune_in(&self, table: Table, range: PageRange, gather: &mut Gather<'a, M, O>) -> u32 {
-        let before = self.used(table);
+        let before = self.used(table.frame);
         let mut used = before;
         if table.level == Level::One || used == 0 {
             return used;
@@ -271,7 +308,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             }
         }
         if used != before {
-            self.set_used(table, used);
+            self.set_used(table.frame, used);
         }
         used
     }
@@ -282,7 +319,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     }
 
     fn is_vacant_in(&self, table: Table, range: PageRange) -> bool {
-        self.used(table) == 0
+        self.used(table.frame) == 0
             || table.indices(range).all(|index| {
                 let entry = self.read(table.place(index));
                 entry.is_empty() || entry.is_table(table.level) && self.is_vacant_in(table.child(index, entry), range)

@@ -171,6 +171,12 @@ impl Entry {
         FrameNumber::new((self.0 & Self::FRAME) >> PAGE_SHIFT).unwrap_or_else(|| unreachable!("52 bits of an address"))
     }
 
+    /// Whether both have the same frame.
+    #[inline]
+    pub const fn shows_same(self, other: Self) -> bool {
+        (self.0 ^ other.0) & Self::FRAME == 0
+    }
+
     /// With another frame.
     #[inline]
     #[must_use]

@@ -49,7 +49,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         child.family = Family::Some;
         let mut fork = Fork { tables: *self, root: parent, gather, policy };
         let (from, to) = (Table::root(parent), Table::root(child));
-        debug_assert_eq!(self.used(to), 0, "a child starts empty");
+        debug_assert_eq!(self.used(to.frame), 0, "a child starts empty");
         let result = fork.copy(from, to);
         if result.is_err() {
             self.abandon(to);
@@ -68,7 +68,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             let child = table.child(index, entry);
             self.release_tree(child.frame, child.level);
         }
-        self.set_used(table, 0);
+        self.set_used(table.frame, 0);
     }
 }
 
@@ -85,7 +85,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> Fork<'_, '_, M, O> {
     /// Gives `child` what it gets of `parent`; both are exclusive. Goes down no deeper than there are levels.
     fn copy(&mut self, parent: Table, child: Table) -> Result<(), Errno> {
         let tables = self.tables;
-        let (mut left, mut given) = (tables.used(parent), 0);
+        let (mut left, mut given) = (tables.used(parent.frame), 0);
         for index in 0..Entry::PER_TABLE {
             if left == 0 {
                 break;
@@ -103,7 +103,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> Fork<'_, '_, M, O> {
             if !new.is_empty() {
                 tables.write(child.place(index), new);
                 given += 1;
-                tables.set_used(child, given);
+                tables.set_used(child.frame, given);
             }
         }
         Ok(())
@@ -112,7 +112,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> Fork<'_, '_, M, O> {
     /// What the child gets for an entry that leads to a table.
     fn table(&mut self, parent: Table, child: Table, index: u64, entry: Entry) -> Result<Entry, Errno> {
         let tables = self.tables;
-        if tables.used(parent.child(index, entry)) == 0 {
+        if tables.used(parent.child(index, entry).frame) == 0 {
             return Ok(Entry::EMPTY);
         }
         match self.policy.decide(parent.span(index)) {
@@ -133,7 +133,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> Fork<'_, '_, M, O> {
                 let from = parent.child(index, tables.read(parent.place(index)));
                 let to = child.child_at(index, tables.owner.allocate_table()?);
                 let result = self.copy(from, to);
-                if result.is_err() || tables.used(to) == 0 {
+                if result.is_err() || tables.used(to.frame) == 0 {
                     tables.release_tree(to.frame, to.level);
                     return result.map(|()| Entry::EMPTY);
                 }

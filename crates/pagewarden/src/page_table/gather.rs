@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 use crate::addr::PageRange;
 use crate::frame::FrameNumber;
 use crate::mmu::{Mmu, PhysMem};
+use crate::page_table::table::Table;
 use crate::page_table::{Entry, Level, PageTable, Root, TableOwner};
 
 /// Spans that are kept apart; more of them are joined.
@@ -20,6 +21,33 @@ enum Item {
     Leaf(Entry, Level),
     /// A reference to a table of that level.
     Table(FrameNumber, Level),
+}
+
+/// A page that was unmapped or protected. Processors may know what was there until [`Gather::stale`] has seen to it.
+#[must_use = "processors may know what was there, and it is not released, until a gather is told"]
+#[derive(Debug)]
+pub struct Stale {
+    page: u64,
+    entry: Entry,
+    is_gone: bool,
+}
+
+impl Stale {
+    #[inline]
+    pub(super) fn unmapped(page: u64, entry: Entry) -> Self {
+        Self { page, entry, is_gone: true }
+    }
+
+    #[inline]
+    pub(super) fn protected(page: u64, entry: Entry) -> Self {
+        Self { page, entry, is_gone: false }
+    }
+
+    /// What was there at last.
+    #[inline]
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
 }
 
 /// Collects spans to flush, and leaves and tables to release after that. It is of a fixed size: when it is full it
@@ -93,7 +121,24 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> Gather<'a, M, O> {
         self.push(Item::Leaf(entry, level));
     }
 
-    /// The same for a reference to a table of `level` that spanned `span`, with all that is below.
+    /// What processors know of a page is to be forgotten, and what was there released if it was unmapped.
+    #[inline]
+    pub fn stale(&mut self, Stale { page, entry, is_gone }: Stale) {
+        let page = PageRange::of_page(page);
+        if is_gone {
+            self.leaf(page, entry, Level::One);
+        } else if entry.is_present() {
+            self.flush(page);
+        }
+    }
+
+    /// As [`leaf`](Self::leaf), for the entry of `table` at `index`.
+    #[inline(never)]
+    pub(super) fn leaf_of(&mut self, table: Table, index: u64, entry: Entry) {
+        self.leaf(table.span(index), entry, table.level);
+    }
+
+    /// As [`leaf`](Self::leaf), for a reference to a table of `level` that spanned `span`, with all that is below.
     pub(super) fn table(&mut self, span: PageRange, table: FrameNumber, level: Level) {
         self.flush(span);
         self.push(Item::Table(table, level));

@@ -55,7 +55,7 @@ pub use crate::frame::Released;
 pub use check::Census;
 pub use entry::{Entry, EntryFlags, Level};
 pub use fork::{ForkPolicy, Share};
-pub use gather::Gather;
+pub use gather::{Gather, Stale};
 pub use moves::Move;
 pub use path::Slot;
 pub use read::Mapped;

@@ -125,8 +125,8 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         }
         if taken > 0 {
             gather.flush(source.spans(first, first + entries - 1));
-            self.set_used(source, self.used(source) - taken);
-            self.set_used(target, self.used(target) + given);
+            self.set_used(source.frame, self.used(source.frame) - taken);
+            self.set_used(target.frame, self.used(target.frame) + given);
         }
     }
 }

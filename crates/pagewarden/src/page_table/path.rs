@@ -30,8 +30,11 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     #[inline]
     pub fn slot<'r>(&self, root: &'r Root, page: VirtAddr) -> Result<Slot<'r>, Errno> {
         let page = table::page_of(page)?;
-        let table = self.path(root, page, Level::One)?;
-        Ok(Slot { at: table.place(table.index_of(page)), root: PhantomData })
+        let table = match self.leaf_table(root, page) {
+            Some(table) => table,
+            None => self.path(root, page, Level::One)?.frame,
+        };
+        Ok(Slot { at: table::place_in(table, page), root: PhantomData })
     }
 
     /// What is there.
@@ -74,11 +77,20 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         Ok(table)
     }
 
-    /// The table of level 1 that holds `page`, if it and all above it are exclusive; its level is known to the compiler.
+    /// The table of level 1 that holds `page`, if it and all above it are exclusive. Step by step, with levels that the
+    /// compiler knows, and in registers: a processor has the next walk under way while this one waits for memory.
     #[inline]
-    pub(super) fn leaf_table(&self, root: &Root, page: u64) -> Option<Table> {
-        let table = self.existing(root, page, Level::One)?;
-        Some(Table { level: Level::One, ..table })
+    pub(super) fn leaf_table(&self, root: &Root, page: u64) -> Option<FrameNumber> {
+        let table = self.exclusive_child(root.frame(), Level::Four, page)?;
+        let table = self.exclusive_child(table, Level::Three, page)?;
+        self.exclusive_child(table, Level::Two, page)
+    }
+
+    /// The table below `table`, exclusive, that holds `page`, if it is exclusive.
+    #[inline]
+    fn exclusive_child(&self, table: FrameNumber, level: Level, page: u64) -> Option<FrameNumber> {
+        let entry = self.read(table::place_in(table, page >> level.page_shift()));
+        table::is_exclusive(entry).then(|| entry.frame())
     }
 
     /// The table of level `to` that holds `page`, if all above it is exclusive; `None` if there is none.
@@ -86,12 +98,8 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     pub(super) fn existing(&self, root: &Root, page: u64, to: Level) -> Option<Table> {
         let mut table = Table::root(root);
         while table.level > to {
-            let index = table.index_of(page);
-            let entry = self.read(table.place(index));
-            if !table::is_exclusive(entry) {
-                return None;
-            }
-            table = table.child(index, entry);
+            let below = self.exclusive_child(table.frame, table.level, page)?;
+            table = table.child_at(table.index_of(page), below);
         }
         Some(table)
     }
@@ -115,7 +123,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         }
         for pair in chain.windows(2) {
             self.write(pair[0].place(pair[0].index_of(page)), Entry::new(pair[1].frame, TABLE));
-            self.set_used(pair[0], 1);
+            self.set_used(pair[0].frame, 1);
         }
         let Some(first) = chain.first() else { return Ok(()) };
         let entry = Entry::new(first.frame, TABLE);
@@ -170,7 +178,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
 
     /// Corrects the entries of a table that was shared and has one reference left.
     fn adopt(&self, table: Table) {
-        let mut left = self.used(table);
+        let mut left = self.used(table.frame);
         for index in 0..Entry::PER_TABLE {
             if left == 0 {
                 break;
@@ -194,7 +202,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// Fills `new`, which nobody has seen, with what `old`, which does not change, shows. If that fails, `new` counts as
     /// many entries as it has.
     fn copy_table(&self, old: Table, new: Table) -> Result<(), Errno> {
-        let used = self.used(old);
+        let used = self.used(old.frame);
         let mut copied = 0;
         for index in 0..Entry::PER_TABLE {
             if copied == used {
@@ -212,13 +220,13 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             match shown {
                 Ok(shown) => self.write(new.place(index), shown),
                 Err(error) => {
-                    self.set_used(new, copied);
+                    self.set_used(new.frame, copied);
                     return Err(error);
                 }
             }
             copied += 1;
         }
-        self.set_used(new, copied);
+        self.set_used(new.frame, copied);
         Ok(())
     }
 
@@ -246,7 +254,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             let small = leaf.with_frame(frame);
             self.write(new.place(index), if keeps_huge { small } else { small.without(EntryFlags::HUGE) });
         }
-        self.set_used(new, 512);
+        self.set_used(new.frame, 512);
     }
 
     /// Replaces an entry that nobody but processors changes, under the lock in the root, by one that differs in its flags

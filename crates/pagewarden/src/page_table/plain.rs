@@ -1,11 +1,11 @@
 //! The plain interface of a page table: map, unmap, protect.
 
-use crate::addr::{PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::frame::{FrameNumber, FrameRange};
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::table::{self, Table};
-use crate::page_table::{Entry, EntryFlags, Gather, Level, Mapped, PageTable, Root, TableOwner};
+use crate::page_table::{Entry, EntryFlags, Gather, Level, Mapped, PageTable, Root, Stale, TableOwner};
 
 /// What [`PageTable::protect`] sets.
 const RIGHTS: EntryFlags =
@@ -27,9 +27,9 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             Some(table) => table,
             // Nothing is split or copied for a page that turns out to be there.
             None if matches!(self.query(root, page), Mapped::Leaf { .. }) => return Err(Errno::Exist),
-            None => Table { level: Level::One, ..self.path(root, number, Level::One)? },
+            None => self.path(root, number, Level::One)?.frame,
         };
-        let at = table.place(table.index_of(number));
+        let at = table::place_in(table, number);
         if !self.read(at).is_empty() {
             return Err(Errno::Exist);
         }
@@ -115,52 +115,58 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
             }
         }
         if entered > 0 {
-            self.add_used(table, entered);
+            self.add_used(table.frame, entered);
         }
     }
 
-    fn add_used(&self, table: Table, entries: u64) {
+    fn add_used(&self, table: FrameNumber, entries: u64) {
         self.set_used(table, self.used(table) + u32::try_from(entries).unwrap_or_default());
     }
 
-    /// Takes away what is at `page`, and says what it was. It is released after the flush, by the gather.
+    /// Takes away what is at `page`, if there is something.
     ///
     /// # Errors
     /// What the owner says if a shared table has to be copied or a 2 MiB leaf split.
     #[inline]
-    pub fn unmap(
-        &self,
-        root: &mut Root,
-        page: VirtAddr,
-        gather: &mut Gather<'a, M, O>,
-    ) -> Result<Option<Entry>, Errno> {
+    pub fn unmap(&self, root: &mut Root, page: VirtAddr) -> Result<Option<Stale>, Errno> {
         let number = table::page_of(page)?;
-        let table = match self.leaf_table(root, number) {
-            Some(table) => table,
-            None if self.query(root, page).leaf().is_none() => return Ok(None),
-            None => Table { level: Level::One, ..self.path(root, number, Level::One)? },
-        };
-        let index = table.index_of(number);
-        let at = table.place(index);
+        let Some(table) = self.table_of_leaf(root, number)? else { return Ok(None) };
+        let at = table::place_in(table, number);
         let entry = self.read(at);
         if entry.is_empty() {
             return Ok(None);
         }
-        let old = self.replace(at, entry, Entry::EMPTY);
+        let entry = self.replace(at, entry, Entry::EMPTY);
         let used = self.used(table) - 1;
         self.set_used(table, used);
-        gather.leaf(table.span(index), old, Level::One);
         if used == 0 {
-            self.prune(root, table.span(index), gather);
+            self.prune_page(root, number);
         }
-        Ok(Some(old))
+        Ok(Some(Stale::unmapped(number, entry)))
     }
 
-    /// Gives every leaf in `range` the rights of `flags`: present, writable, user, no execute. Else it stays as it is.
+    /// Gives the leaf at `page`, if there is one, the rights of `flags`: present, writable, user, no execute. Else it
+    /// stays as it is. `None` if nothing has changed.
+    ///
+    /// # Errors
+    /// As [`unmap`](Self::unmap).
+    #[inline]
+    pub fn protect_page(&self, root: &mut Root, page: VirtAddr, flags: EntryFlags) -> Result<Option<Stale>, Errno> {
+        let number = table::page_of(page)?;
+        let Some(table) = self.table_of_leaf(root, number)? else { return Ok(None) };
+        let at = table::place_in(table, number);
+        let entry = self.read(at);
+        let new = given(entry, flags & RIGHTS);
+        if entry.is_empty() || new == entry {
+            return Ok(None);
+        }
+        Ok(Some(Stale::protected(number, self.replace(at, entry, new))))
+    }
+
+    /// The same for every leaf in `range`.
     ///
     /// # Errors
     /// As [`make_exclusive`](Self::make_exclusive).
-    #[inline]
     pub fn protect(
         &self,
         root: &mut Root,
@@ -168,35 +174,41 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         flags: EntryFlags,
         gather: &mut Gather<'a, M, O>,
     ) -> Result<(), Errno> {
-        let given = |entry: Entry| entry.without(RIGHTS).with(flags & RIGHTS);
-        if range.pages().get() == 1
-            && let Some(table) = table::page_of(range.start()).ok().and_then(|page| self.leaf_table(root, page))
-        {
-            self.protect_one(table.place(table.index_of(range.first_page())), range, gather, given);
-            return Ok(());
-        }
+        let rights = flags & RIGHTS;
         self.make_exclusive(root, range)?;
-        self.edit_with(root, range, gather, &mut |_, entry, _| given(entry));
+        self.edit_with(root, range, gather, move |_, entry, _| given(entry, rights));
         Ok(())
     }
 
+    /// The table of level 1 for `page`, made exclusive if there is a leaf; `None` if there is none for sure.
     #[inline]
-    fn protect_one(
-        &self,
-        at: PhysAddr,
-        page: PageRange,
-        gather: &mut Gather<'a, M, O>,
-        given: impl Fn(Entry) -> Entry,
-    ) {
-        let entry = self.read(at);
-        let new = given(entry);
-        if entry.is_empty() || new == entry {
-            return;
-        }
-        if self.replace(at, entry, new).is_present() {
-            gather.flush(page);
+    fn table_of_leaf(&self, root: &Root, page: u64) -> Result<Option<FrameNumber>, Errno> {
+        match self.leaf_table(root, page) {
+            Some(table) => Ok(Some(table)),
+            None => self.table_split_or_copied(root, page),
         }
     }
+
+    #[cold]
+    fn table_split_or_copied(&self, root: &Root, page: u64) -> Result<Option<FrameNumber>, Errno> {
+        let address = PageRange::of_page(page).start();
+        if self.query(root, address).leaf().is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.path(root, page, Level::One)?.frame))
+    }
+
+    /// Takes out the table of `page`, which has become empty.
+    #[cold]
+    fn prune_page(&self, root: &Root, page: u64) {
+        self.prune(root, PageRange::of_page(page), &mut Gather::new(*self, root));
+    }
+}
+
+/// `entry` with these of the [`RIGHTS`].
+#[inline]
+fn given(entry: Entry, rights: EntryFlags) -> Entry {
+    entry.without(RIGHTS).with(rights)
 }
 
 /// Pages that are to show frames that follow each other.

@@ -51,30 +51,29 @@ struct Way {
     shared: ArrayVec<(PhysAddr, Entry), 3>,
 }
 
+/// Pages that are asked for: from one on, up to another.
+#[derive(Clone, Copy)]
+struct Wanted {
+    page: u64,
+    end: u64,
+}
+
 impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     /// What is at `page`.
     #[inline]
     pub fn query(&self, root: &Root, page: VirtAddr) -> Mapped {
         let Ok(page) = table::page_of(page) else { return Mapped::Nothing(Level::ROOT) };
-        let mut table = Table::root(root);
-        loop {
-            let entry = self.read(table.place(table.index_of(page)));
-            if table.level != Level::One && table::is_exclusive(entry) {
-                // Such a table stays while the space is locked.
-                table = table.child(table.index_of(page), entry);
-            } else if entry.is_empty() {
-                return Mapped::Nothing(table.level);
-            } else if entry.is_table(table.level) {
-                return self.query_shared(root, page);
-            } else {
-                return Mapped::Leaf { entry, level: table.level, above_writable: true };
-            }
+        // Tables that are exclusive stay while the space is locked.
+        let Some(table) = self.leaf_table(root, page) else { return self.query_any(root, page) };
+        let entry = self.read(table::place_in(table, page));
+        if entry.is_empty() {
+            return Mapped::Nothing(Level::One);
         }
+        Mapped::Leaf { entry, level: Level::One, above_writable: true }
     }
 
-    /// The same where a table above may be led elsewhere meanwhile.
-    #[cold]
-    fn query_shared(&self, root: &Root, page: u64) -> Mapped {
+    /// The same where it may lie anywhere, and a table above be led elsewhere meanwhile.
+    fn query_any(&self, root: &Root, page: u64) -> Mapped {
         loop {
             let way = self.way(root, page);
             let entry = self.read(way.table.place(way.table.index_of(page)));
@@ -91,77 +90,76 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
 
     /// Every leaf with a page in `range`, lowest first, with what it spans: more than lies in the range, for a 2 MiB
     /// leaf at its edge. What is not there is passed over a table at a time.
+    #[inline]
     pub fn entries(&self, root: &Root, range: PageRange, each: &mut (impl FnMut(PageRange, Entry, Level) + ?Sized)) {
-        for part in table::parts(range) {
-            let mut page = part.first_page();
-            while page < part.end_page() {
-                let way = self.way(root, page);
-                page = if way.shared.is_empty() {
-                    self.entries_of_exclusive(way.table, page, part.end_page(), each)
-                } else {
-                    self.entries_of(&way, page, part.end_page(), each)
-                };
-            }
-        }
+        self.fold_entries(root, range, (), &mut |(), span, entry, level| each(span, entry, level));
     }
 
-    /// Those that `table`, which stays, has between `page` and `end`, until it leads to another table. Where to go on.
+    /// The same for what is made of one after the other, beginning with `state`: a sum, a count.
     #[inline]
-    fn entries_of_exclusive(
+    pub fn fold_entries<S>(
         &self,
-        table: Table,
-        page: u64,
-        end: u64,
-        each: &mut (impl FnMut(PageRange, Entry, Level) + ?Sized),
-    ) -> u64 {
+        root: &Root,
+        range: PageRange,
+        state: S,
+        step: &mut impl FnMut(S, PageRange, Entry, Level) -> S,
+    ) -> S {
+        let fold = |state, part| self.fold_exclusive((root, Table::root(root)), part, state, step);
+        table::parts(range).fold(state, fold)
+    }
+
+    /// What `table` has of it, which is exclusive and so stays. Goes down no deeper than there are levels.
+    fn fold_exclusive<S>(
+        &self,
+        (root, table): (&Root, Table),
+        range: PageRange,
+        state: S,
+        step: &mut impl FnMut(S, PageRange, Entry, Level) -> S,
+    ) -> S {
+        let indices = table.indices(range);
         if table.level == Level::One {
-            return self.leaves_of_exclusive(table, page, end, each);
+            // As below, where the compiler need not think of tables.
+            return self.fold(table, indices, state, |state, index, entry| {
+                step(state, PageRange::of_page(table.first + index), entry, Level::One)
+            });
         }
-        for index in table.index_of(page)..Entry::PER_TABLE {
-            let start = table.first_page(index);
-            if start >= end {
-                return end;
+        self.fold(table, indices, state, |state, index, entry| {
+            if table::is_exclusive(entry) {
+                self.fold_exclusive((root, table.child(index, entry)), range, state, step)
+            } else if entry.is_table(table.level) {
+                let part = table.span(index).intersection(range);
+                part.into_iter().fold(state, |state, part| self.fold_shared(root, part, state, step))
+            } else {
+                step(state, table.span(index), entry, table.level)
             }
-            let entry = self.read(table.place(index));
-            if entry.is_empty() {
-                continue;
-            }
-            if entry.is_table(table.level) {
-                return start.max(page);
-            }
-            each(table.span(index), entry, table.level);
-        }
-        table.first_page(Entry::PER_TABLE - 1) + table.level.pages()
+        })
     }
 
-    /// The same for a table of level 1.
-    #[inline]
-    fn leaves_of_exclusive(
+    /// What there is where tables may be led elsewhere meanwhile.
+    fn fold_shared<S>(
         &self,
-        table: Table,
-        page: u64,
-        end: u64,
-        each: &mut (impl FnMut(PageRange, Entry, Level) + ?Sized),
-    ) -> u64 {
-        let end = end.min(table.first + Entry::PER_TABLE);
-        for index in page - table.first..end - table.first {
-            let entry = self.read(table.frame.at(index << 3));
-            if !entry.is_empty() {
-                each(PageRange::of_page(table.first + index), entry, Level::One);
-            }
+        root: &Root,
+        range: PageRange,
+        mut state: S,
+        step: &mut impl FnMut(S, PageRange, Entry, Level) -> S,
+    ) -> S {
+        let mut page = range.first_page();
+        while page < range.end_page() {
+            let way = self.way(root, page);
+            (page, state) = self.fold_table(&way, Wanted { page, end: range.end_page() }, state, step);
         }
-        end
+        state
     }
 
-    /// Those that the table at the end of `way` has between `page` and `end`, until it leads to another table or turns
-    /// out to be stale. Where to go on.
-    fn entries_of(
+    /// The leaves of the table at the end of `way`, until it leads to another table or turns out to be stale. Where to
+    /// go on.
+    fn fold_table<S>(
         &self,
         way: &Way,
-        mut page: u64,
-        end: u64,
-        each: &mut (impl FnMut(PageRange, Entry, Level) + ?Sized),
-    ) -> u64 {
+        Wanted { mut page, end }: Wanted,
+        mut state: S,
+        step: &mut impl FnMut(S, PageRange, Entry, Level) -> S,
+    ) -> (u64, S) {
         let table = way.table;
         let mut known = page;
         for index in table.index_of(page)..Entry::PER_TABLE {
@@ -171,18 +169,18 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
             let entry = self.read(table.place(index));
             if !entry.is_empty() {
                 if !self.stands(way) {
-                    return known;
+                    return (known, state);
                 }
                 if entry.is_table(table.level) {
-                    return page;
+                    return (page, state);
                 }
                 let span = table.span(index);
-                each(span, entry, table.level);
+                state = step(state, span, entry, table.level);
                 known = span.end_page();
             }
             page = (page | (table.level.pages() - 1)) + 1;
         }
-        if self.stands(way) { page } else { known }
+        (if self.stands(way) { page } else { known }, state)
     }
 
     /// The way to the lowest table for `page`.
@@ -214,7 +212,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     fn stands(&self, way: &Way) -> bool {
         way.shared.iter().all(|(at, entry)| {
             let now = self.read(*at);
-            now.is_present() && now.frame() == entry.frame()
+            now.is_present() && now.shows_same(*entry)
         })
     }
 }

@@ -23,7 +23,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     pub fn destroy(&self, root: Root) {
         let table = Table::root(&root);
         let mut gather = Gather::new(*self, &root);
-        let mut left = self.used(table);
+        let mut left = self.used(table.frame);
         for index in 0..Entry::PER_TABLE {
             if left == 0 {
                 break;

@@ -33,7 +33,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
             return false;
         }
         let small = above.child(index, entry);
-        if self.used(small) != 512 || self.joined(small).is_none() {
+        if self.used(small.frame) != 512 || self.joined(small).is_none() {
             return false;
         }
         self.write(above.place(index), Entry::EMPTY);

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::addr::{PAGE_SHIFT, PageCount, PageRange, PhysAddr, VirtAddr};
+use crate::addr::{PageCount, PageRange, PhysAddr, VirtAddr};
 use crate::error::Errno;
 use crate::frame::FrameNumber;
 use crate::mmu::{Mmu, PhysMem};
@@ -13,6 +13,9 @@ use crate::sync::{Mutex, Ordering};
 pub(super) const TABLE: EntryFlags = EntryFlags::PRESENT.union(EntryFlags::WRITABLE).union(EntryFlags::USER);
 /// What processors set by themselves.
 pub(super) const BY_PROCESSOR: EntryFlags = EntryFlags::ACCESSED.union(EntryFlags::DIRTY);
+
+/// Entries that are read at once.
+const LINE: u64 = 8;
 
 /// Page numbers are below this; the last page is never part of a range.
 const PAGES: u64 = 1 << 52;
@@ -108,7 +111,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         while let Err(word) = self.memory.compare_exchange(at, old.word(), new.word()) {
             let found = Entry::from_word(word);
             let set = found.flags() & (BY_PROCESSOR - old.flags());
-            if !new.is_empty() && new.frame() == found.frame() {
+            if !new.is_empty() && new.shows_same(found) {
                 new = new.with(set);
             }
             old = found;
@@ -116,16 +119,42 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         old
     }
 
+    /// Goes through those of the entries `indices` of `table` that are not empty, as they are when their line is read.
+    #[inline]
+    pub(super) fn fold<S>(
+        &self,
+        table: Table,
+        indices: Range<u64>,
+        mut state: S,
+        mut step: impl FnMut(S, u64, Entry) -> S,
+    ) -> S {
+        let mut first = indices.start & !(LINE - 1);
+        while first < indices.end {
+            let mut line = self.memory.load_line(table.place(first));
+            if first < indices.start || indices.end - first < LINE {
+                let is_asked_for = |at| indices.contains(&(first + at));
+                (0..).zip(&mut line).filter(|(at, _)| !is_asked_for(*at)).for_each(|(_, word)| *word = 0);
+            }
+            for (at, word) in (0..).zip(line) {
+                if word != 0 {
+                    state = step(state, first + at, Entry::from_word(word));
+                }
+            }
+            first += LINE;
+        }
+        state
+    }
+
     /// How many entries of `table` are not empty.
     #[inline]
-    pub(super) fn used(&self, table: Table) -> u32 {
-        self.owner.used_entries(table.frame).load(Ordering::Relaxed)
+    pub(super) fn used(&self, table: FrameNumber) -> u32 {
+        self.owner.used_entries(table).load(Ordering::Relaxed)
     }
 
     /// The same, stored by whoever has the table alone.
     #[inline]
-    pub(super) fn set_used(&self, table: Table, used: u32) {
-        self.owner.used_entries(table.frame).store(used, Ordering::Relaxed);
+    pub(super) fn set_used(&self, table: FrameNumber, used: u32) {
+        self.owner.used_entries(table).store(used, Ordering::Relaxed);
     }
 
     /// Gives back a table that no processor and no other thread has seen.
@@ -167,8 +196,7 @@ impl Table {
     /// Where the entry at `index` is.
     #[inline]
     pub(super) fn place(self, index: u64) -> PhysAddr {
-        let address = self.frame.get() << PAGE_SHIFT | (index & (Entry::PER_TABLE - 1)) << 3;
-        PhysAddr::new(address).unwrap_or_else(|| unreachable!("the number of a frame is below its end"))
+        place_in(self.frame, index)
     }
 
     /// The first page that the entry at `index` spans.
@@ -184,14 +212,11 @@ impl Table {
         VirtAddr::from_page_number(self.first_page(index)).unwrap_or_default()
     }
 
-    /// What the entry at `index` spans, without the last page of all.
+    /// What the entry at `index` spans, without the last page of all: level 1 has no entry for it, since no path leads
+    /// there ([`page_of`]).
     #[inline]
     pub(super) fn span(self, index: u64) -> PageRange {
-        let first = self.first_page(index);
-        let pages = self.level.pages().min(PAGES - 1 - first);
-        // Level 1 has no entry for the last page, since no path leads there: see `is_page`.
-        PageRange::from_pages(first, PageCount::new(pages))
-            .unwrap_or_else(|| unreachable!("the last page is never used"))
+        PageRange::up_to_last(self.first_page(index), self.level.pages())
     }
 
     /// What the entries from `first` to `last` span.
@@ -212,11 +237,25 @@ impl Table {
         from..to
     }
 
+    /// Those of `indices`, the entries that hold a part of `range`, that hold nothing else.
+    #[inline]
+    pub(super) fn whole(self, range: PageRange, indices: &Range<u64>) -> Range<u64> {
+        let cuts_first = range.first_page() > self.first_page(indices.start);
+        let cuts_last = range.end_page() < self.span(indices.end - 1).end_page();
+        indices.start + u64::from(cuts_first)..indices.end - u64::from(cuts_last)
+    }
+
     /// Which entry page number `page` belongs to.
     #[inline]
     pub(super) fn index_of(self, page: u64) -> u64 {
         page >> self.level.page_shift() & (Entry::PER_TABLE - 1)
     }
+}
+
+/// Where the entry of the table in `frame` is whose index are the lowest bits of `index`.
+#[inline]
+pub(super) fn place_in(frame: FrameNumber, index: u64) -> PhysAddr {
+    frame.at(index << 3)
 }
 
 /// Whether an entry of an exclusive table of `level` leads to an exclusive table.

@@ -106,8 +106,9 @@ impl<'a> Spaces<'a> {
     pub(super) fn unmap(&mut self, space: usize, page: u64) -> Result<(), Errno> {
         let mut gather = self.gather(space);
         let Space { root, model } = &mut self.all[space];
-        let found = self.world.tables().unmap(root, at(page), &mut gather)?;
-        assert_eq!(found.map(|entry| shown(entry, 0)), model.remove(&page));
+        let found = self.world.tables().unmap(root, at(page))?;
+        assert_eq!(found.as_ref().map(|stale| shown(stale.entry(), 0)), model.remove(&page));
+        found.into_iter().for_each(|stale| gather.stale(stale));
         Ok(())
     }
 
@@ -116,7 +117,12 @@ impl<'a> Spaces<'a> {
         let flags = flags - EntryFlags::WRITABLE;
         let mut gather = self.gather(space);
         let Space { root, model } = &mut self.all[space];
-        self.world.tables().protect(root, range, flags, &mut gather)?;
+        if range.pages().get() == 1 {
+            let changed = self.world.tables().protect_page(root, range.start(), flags)?;
+            changed.into_iter().for_each(|stale| gather.stale(stale));
+        } else {
+            self.world.tables().protect(root, range, flags, &mut gather)?;
+        }
         const RIGHTS: EntryFlags = EntryFlags::PRESENT.union(EntryFlags::USER).union(EntryFlags::NO_EXECUTE);
         for (_, shown) in model.range_mut(range.first_page()..range.end_page()) {
             shown.1 = (shown.1 - RIGHTS) | flags;
