@@ -1,15 +1,15 @@
 //! Reading: what is at a page, and what is in a range.
 //!
 //! Both may run while another thread of the space copies a table that it shared. The old table is another space's then
-//! and may change. So what was read through entries that are not exclusive counts only if these still lead to the same
-//! tables afterwards: a table stays as it is for as long as an entry of this space leads to it, and an entry that has
-//! led elsewhere never leads back while the space is locked for reading.
+//! and may change. So what was read through entries that are not exclusive counts only if these are the same afterwards:
+//! a table stays as it is for as long as such an entry of this space leads to it, and an entry that has led elsewhere, or
+//! has become exclusive, is never as it was again while the space is locked for reading.
 
 use arrayvec::ArrayVec;
 
 use crate::addr::{PageRange, PhysAddr, VirtAddr};
 use crate::mmu::{Mmu, PhysMem};
-use crate::page_table::table::{self, Table};
+use crate::page_table::table::{self, BY_PROCESSOR, Table};
 use crate::page_table::{Entry, EntryFlags, Level, PageTable, Root, TableOwner};
 
 /// What the tables say of a page.
@@ -207,12 +207,10 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
         way
     }
 
-    /// Whether the tables on `way` were still this space's when what they hold was read.
+    /// Whether the tables on `way` were still this space's when what they hold was read, and as shared as before: who
+    /// makes one exclusive changes what its entries mean.
     #[inline]
     fn stands(&self, way: &Way) -> bool {
-        way.shared.iter().all(|(at, entry)| {
-            let now = self.read(*at);
-            now.is_present() && now.shows_same(*entry)
-        })
+        way.shared.iter().all(|(at, entry)| self.read(*at).without(BY_PROCESSOR) == entry.without(BY_PROCESSOR))
     }
 }

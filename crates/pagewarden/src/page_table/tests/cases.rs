@@ -151,6 +151,26 @@ fn nothing_is_mapped_over() {
     spaces.finish();
 }
 
+/// Large leaves that reach out of a range are split at both edges, in a space without shared tables too.
+#[test]
+fn the_edges_of_a_range_cut_large_leaves() {
+    let world = World::new();
+    for clears in [false, true] {
+        let mut spaces = Spaces::new(&world);
+        spaces.map_run(0, pages(512, 3 * 512), RW | EntryFlags::HUGE).unwrap();
+        let part = pages(600, 1000);
+        if clears {
+            spaces.clear(0, part).unwrap()
+        } else {
+            spaces.protect(0, part, RO).unwrap()
+        }
+        let left = if clears { 3 * 512 - 1000 } else { 2 * 512 + 1 };
+        assert_eq!(world.tables().check_invariants(&spaces.all[0].root).leaves, left);
+        spaces.check();
+        spaces.finish();
+    }
+}
+
 /// Splitting and joining keep what processors have set.
 #[test]
 fn accessed_and_dirty_outlive_a_change_of_size() {

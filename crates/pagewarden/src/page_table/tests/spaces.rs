@@ -284,9 +284,21 @@ impl<'a> Spaces<'a> {
                 found.extend((0..span.pages().get()).map(|offset| (span.first_page() + offset, shown(entry, offset))));
             });
             assert_eq!(found, space.model);
+            [pages(3, 700), pages(512, 1), pages(1023, 514)].into_iter().for_each(|part| self.check_part(space, part));
             self.world.check_known(space.root.frame());
             self.world.check_writable(space.root.frame());
         }
+    }
+
+    /// Every leaf with a page in `part` is told, and no other.
+    fn check_part(&self, space: &Space, part: PageRange) {
+        let mut found = Vec::new();
+        self.world.tables().entries(&space.root, part, &mut |span, _, _| {
+            let both = span.intersection(part);
+            found.extend(both.expect("a leaf in the part").first_page()..both.map_or(0, PageRange::end_page));
+        });
+        let expected = space.model.range(part.first_page()..part.end_page()).map(|(page, _)| *page);
+        assert!(expected.eq(found), "leaves in {part}");
     }
 
     /// Counts all references anew.
