@@ -104,7 +104,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`FrameError::Exhausted`] if there is no memory for its record, [`FrameError::TooManyReferences`] if there are
-    /// 2^30 owners.
+    /// 2^22 owners.
     pub fn add_owner(&self, account: &Account) -> Result<Owner, FrameError> {
         self.owners.add(account)
     }
@@ -151,7 +151,7 @@ impl Frames {
         let record = self.record_of(owner)?;
         record.charge_frames(used_as.resource(), 1)?;
         let started = take().ok_or(FrameError::Exhausted).and_then(|frame| {
-            self.records.start(frame, State::shared(record.number(), used_as))?;
+            self.records.start(frame, State::shared(record.tag(used_as)))?;
             Ok(frame)
         });
         if started.is_err() {
@@ -175,7 +175,7 @@ impl Frames {
     ) -> Result<FrameRange, FrameError> {
         let record = self.record_of(owner)?;
         let run = self.charged_run(frames, align, record, used_as)?;
-        let started = self.start_run(run, State::shared(record.number(), used_as));
+        let started = self.start_run(run, State::shared(record.tag(used_as)));
         if started.is_err() {
             self.owners.give_back_frames(record, used_as.resource(), frames.get());
         }
@@ -229,11 +229,11 @@ impl Frames {
     /// number.
     pub fn release(&self, processor: usize, frame: FrameNumber) -> Result<Released, FrameError> {
         let before = self.records.release(frame)?;
-        let (1, Some(used_as)) = (before.references(), before.used_as()) else {
+        if before.references() > 1 {
             return Ok(Released::StillUsed);
-        };
+        }
         let put_back = self.put_back(processor, frame);
-        self.owners.give_back(before.owner(), used_as);
+        self.owners.give_back(before.tag(), 1);
         put_back.map(|()| Released::Last)
     }
 
@@ -279,9 +279,7 @@ impl Frames {
     fn put_back_run(&self, run: Option<(State, FrameRange)>) -> Result<(), FrameError> {
         let Some((state, run)) = run else { return Ok(()) };
         let freed = self.allocator.free_run(run);
-        if let (Some(record), Some(used_as)) = (self.owners.get(state.owner()), state.used_as()) {
-            self.owners.give_back_frames(&record, used_as.resource(), run.frames().get());
-        }
+        self.owners.give_back(state.tag(), run.frames().get());
         freed
     }
 
@@ -292,7 +290,7 @@ impl Frames {
 
     /// What `frame` is used for, if it has references by number.
     pub fn used_as(&self, frame: FrameNumber) -> Option<FrameUse> {
-        self.records.state(frame)?.used_as()
+        self.records.state(frame)?.tag().used_as()
     }
 
     /// The word of `frame`, for whoever uses it: a table counts its entries in it. 0 when the frame is allocated.
@@ -369,7 +367,7 @@ impl Frames {
             let places = [is_cached, is_allocated, self.allocator.is_free(frame)];
             match places.into_iter().filter(|is_there| *is_there).count() {
                 0 => held += 1,
-                1 if is_allocated => assert!(self.owners.get(state.owner()).is_some(), "{frame} has no owner"),
+                1 if is_allocated => assert!(self.owners.get(state.tag().owner()).is_some(), "{frame} has no owner"),
                 1 => free += 1,
                 _ => panic!("{frame} is in two places: {places:?}"),
             }
@@ -377,6 +375,7 @@ impl Frames {
         assert_eq!((free, held), (self.available(), self.held.load(Ordering::Relaxed)), "free, held alone");
     }
 
+    #[inline]
     pub(super) fn record_of<'a>(&self, owner: &'a Owner) -> Result<&'a Arc<OwnerRecord>, FrameError> {
         if Arc::ptr_eq(owner.owners(), &self.owners) { Ok(owner.record()) } else { Err(FrameError::NotOurs) }
     }

@@ -4,6 +4,9 @@
 //! by number. So no record is kept of it but the charge, and charges are paid ahead and given back for many frames at
 //! once. An allocation or a release is then a few instructions on the magazine, none of them one that processors have
 //! to agree on.
+//!
+//! Who pays is in what is held as a number. The record with that number stays for as long as frames are charged to it, so
+//! it is looked up when a charge is given back, and nothing is counted before.
 
 use alloc::sync::Arc;
 use core::{fmt, mem, ptr};
@@ -11,15 +14,44 @@ use core::{fmt, mem, ptr};
 use super::frames::{Frames, Released};
 use super::magazine::{Magazine, Slot};
 use super::owner::{Owner, OwnerRecord};
-use super::records::{FrameUse, State};
+use super::records::{FrameUse, State, Tag};
 use super::{FrameError, FrameNumber, FrameRange};
 use crate::addr::PageCount;
-use crate::ledger::Resource;
 
 /// Frames that are paid ahead at once.
-const AHEAD: u64 = 64;
+const AHEAD: u64 = 256;
+/// Frames of one owner that are kept paid for.
+const KEPT_MOST: u64 = 2 * AHEAD;
+/// After so many more frames have been kept, the limits are looked at again.
+const LOOK: u64 = 64;
+/// How far an owner is from its limits if anything is kept paid for.
+const FAR: u64 = 1024;
 /// Frames of 2 MiB.
 const LARGE: PageCount = PageCount::new(512);
+
+/// A frame and its tag.
+#[derive(Clone, Copy)]
+struct Held(u64);
+
+impl Held {
+    const TAG_SHIFT: u32 = u64::BITS - Tag::BITS;
+
+    #[inline]
+    const fn new(number: FrameNumber, tag: Tag) -> Self {
+        const { assert!(FrameNumber::END == 1 << Self::TAG_SHIFT) };
+        Self((tag.bits() as u64) << Self::TAG_SHIFT | number.get())
+    }
+
+    #[inline]
+    const fn number(self) -> FrameNumber {
+        FrameNumber::in_low_bits(self.0)
+    }
+
+    #[inline]
+    const fn tag(self) -> Tag {
+        Tag::of_bits((self.0 >> Self::TAG_SHIFT) as u32)
+    }
+}
 
 /// A frame that its holder has alone, without a reference by number: [`Frames::references`] of it is 0, and it can be
 /// neither shared nor released by number. It becomes free when it is dropped, or at less cost by
@@ -27,20 +59,19 @@ const LARGE: PageCount = PageCount::new(512);
 #[must_use = "a frame that is dropped is free again"]
 pub struct HeldFrame<'a> {
     frames: &'a Frames,
-    number: FrameNumber,
-    /// What its state would be, without references.
-    state: State,
+    held: Held,
 }
 
 impl HeldFrame<'_> {
     /// Its number.
+    #[inline]
     pub const fn number(&self) -> FrameNumber {
-        self.number
+        self.held.number()
     }
 
     /// What it was allocated as.
     pub fn used_as(&self) -> FrameUse {
-        self.state.used_as().unwrap_or(FrameUse::Anonymous)
+        self.held.tag().used_as().unwrap_or(FrameUse::Anonymous)
     }
 
     /// Makes it a frame with one reference by number, to be released with [`Frames::release`].
@@ -48,9 +79,9 @@ impl HeldFrame<'_> {
     /// # Errors
     /// [`FrameError::NotOurs`] if the allocator has given it out twice.
     pub fn publish(self) -> Result<FrameNumber, FrameError> {
-        self.frames.records().start(self.number, self.state.with_references(1))?;
+        let number = self.number();
+        self.frames.records().start(number, State::shared(self.held.tag()))?;
         self.frames.count_held(1_u64.wrapping_neg());
-        let number = self.number;
         mem::forget(self);
         Ok(number)
     }
@@ -58,16 +89,16 @@ impl HeldFrame<'_> {
 
 impl Drop for HeldFrame<'_> {
     fn drop(&mut self) {
-        let freed = self.frames.allocator().free(&[self.number]);
+        let freed = self.frames.allocator().free(&[self.number()]);
         debug_assert!(freed.is_ok(), "it was given out");
         self.frames.count_held(1_u64.wrapping_neg());
-        self.frames.owners().give_back(self.state.owner(), self.used_as());
+        self.frames.owners().give_back(self.held.tag(), 1);
     }
 }
 
 impl fmt::Debug for HeldFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HeldFrame({} {:?})", self.number, self.used_as())
+        write!(f, "HeldFrame({} {:?})", self.number(), self.used_as())
     }
 }
 
@@ -76,10 +107,9 @@ impl fmt::Debug for HeldFrame<'_> {
 #[must_use = "frames that are dropped are free again"]
 pub struct HeldRun<'a> {
     frames: &'a Frames,
-    run: FrameRange,
-    /// Who pays, for as long as the frames are held.
-    record: Option<Arc<OwnerRecord>>,
-    used_as: FrameUse,
+    /// The first, and the tag of all.
+    first: Held,
+    count: u64,
 }
 
 impl Frames {
@@ -97,86 +127,108 @@ impl Frames {
         let record = self.record_of(owner)?;
         let run = self.charged_run(frames, align, record, used_as)?;
         self.count_held(frames.get());
-        Ok(HeldRun { frames: self, run, record: Some(Arc::clone(record)), used_as })
+        Ok(HeldRun { frames: self, first: Held::new(run.first(), record.tag(used_as)), count: frames.get() })
     }
 }
 
 impl HeldRun<'_> {
     /// Which frames.
     pub const fn run(&self) -> FrameRange {
-        self.run
+        FrameRange::known(self.first.number(), self.count)
     }
 
     /// Makes them frames with one reference by number each, as [`Frames::allocate_run`] gives.
     ///
     /// # Errors
     /// [`FrameError::NotOurs`] if the allocator has given one of them out twice.
-    pub fn publish(mut self) -> Result<FrameRange, FrameError> {
-        let Some(record) = self.record.take() else { return Err(FrameError::NotOurs) };
-        let frames = self.run.frames().get();
-        self.frames.count_held(frames.wrapping_neg());
-        let started = self.frames.start_run(self.run, State::shared(record.number(), self.used_as));
+    pub fn publish(self) -> Result<FrameRange, FrameError> {
+        let (frames, run, tag) = (self.frames, self.run(), self.first.tag());
+        let count = self.count;
+        mem::forget(self);
+        frames.count_held(count.wrapping_neg());
+        let started = frames.start_run(run, State::shared(tag));
         if started.is_err() {
-            self.frames.owners().give_back_frames(&record, self.used_as.resource(), frames);
+            frames.owners().give_back(tag, count);
         }
         started
     }
-}
 
-impl HeldRun<'_> {
-    fn is_of(&self, record: &Arc<OwnerRecord>, used_as: FrameUse) -> bool {
-        self.used_as == used_as && self.record.as_ref().is_some_and(|of| Arc::ptr_eq(of, record))
-    }
-
-    fn is_large(&self) -> bool {
-        self.run.frames() == LARGE && self.run.first().get().is_multiple_of(LARGE.get())
-    }
-
-    /// Whether nobody is refused what these frames are charged for.
-    fn is_far_from_limit(&self) -> bool {
-        let resource = self.used_as.resource();
-        self.record.as_ref().is_some_and(|record| record.could_be_charged(resource) >= 16 * AHEAD)
+    #[inline]
+    const fn is_large(&self) -> bool {
+        self.count == LARGE.get() && self.first.number().get().is_multiple_of(LARGE.get())
     }
 }
 
 impl Drop for HeldRun<'_> {
     fn drop(&mut self) {
-        let Some(record) = self.record.take() else { return };
-        let freed = self.frames.allocator().free_run(self.run);
+        let freed = self.frames.allocator().free_run(self.run());
         debug_assert!(freed.is_ok(), "it was given out");
-        let frames = self.run.frames().get();
-        self.frames.count_held(frames.wrapping_neg());
-        self.frames.owners().give_back_frames(&record, self.used_as.resource(), frames);
+        self.frames.count_held(self.count.wrapping_neg());
+        self.frames.owners().give_back(self.first.tag(), self.count);
     }
 }
 
 impl fmt::Debug for HeldRun<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HeldRun({:?} {:?})", self.run, self.used_as)
+        write!(f, "HeldRun({:?} {:?})", self.run(), self.first.tag().used_as().unwrap_or(FrameUse::Anonymous))
     }
 }
 
 /// Frames that an owner has been charged for and does not use at the moment.
+#[derive(Default)]
 struct Prepaid {
-    record: Arc<OwnerRecord>,
-    /// The state that they would have, without references: who pays, and as what.
-    state: State,
-    resource: Resource,
+    /// Who pays, if there are any; whoever paid last, otherwise.
+    record: Option<Arc<OwnerRecord>>,
+    /// The tag that they would have; nobody's exactly if there are none.
+    tag: Tag,
     frames: u64,
+    /// When there are so many, limits are looked at before more are kept.
+    look_at: u64,
+}
+
+impl Prepaid {
+    /// Charges for frames with `tag`, which `record` pays for. Nothing may be paid ahead yet.
+    fn pay(&mut self, record: &Arc<OwnerRecord>, tag: Tag) -> Result<(), FrameError> {
+        let resource = tag.resource();
+        let is_ahead = record.could_be_charged(resource, FAR) && record.charge_frames(resource, AHEAD).is_ok();
+        if !is_ahead {
+            // Close to a limit every frame is paid by itself, so that nobody is refused what is only paid ahead.
+            record.charge_frames(resource, 1)?;
+        }
+        if !self.record.as_ref().is_some_and(|last| Arc::ptr_eq(last, record)) {
+            self.record = Some(Arc::clone(record));
+        }
+        self.tag = tag;
+        self.frames = if is_ahead { AHEAD } else { 1 };
+        self.look_at = if is_ahead { AHEAD + LOOK } else { 0 };
+        Ok(())
+    }
+
+    /// A frame that was paid for is used.
+    #[inline]
+    fn use_one(&mut self) {
+        self.frames -= 1;
+        if self.frames == 0 {
+            self.tag = Tag::NOBODY;
+        }
+    }
 }
 
 /// The magazine of a processor, taken by one user until this is dropped. Others that ask for the magazine's processor
 /// go to the allocator meanwhile.
 ///
-/// An owner may be charged for up to 128 frames and 2 MiB more than it uses as long as this is there; what is paid ahead
-/// is never taken when the owner is within 1024 frames of a limit.
+/// An owner may be charged for up to 512 frames and 2 MiB more than it uses as long as this is there. Nothing is paid
+/// ahead, and nothing that is released stays paid for, when the owner is within 1024 frames of a limit: that is looked
+/// at before frames are paid ahead, whenever 64 more have been released, and with every release of 2 MiB.
 pub struct MagazineGuard<'a> {
     frames: &'a Frames,
     slot: &'a Slot,
     magazine: Magazine,
-    prepaid: Option<Prepaid>,
+    prepaid: Prepaid,
     /// The 2 MiB that were released last, which are still paid for.
     spare: Option<HeldRun<'a>>,
+    /// Who paid for the 2 MiB that were released last.
+    payer: Option<Arc<OwnerRecord>>,
     /// Frames that were taken to be held less those that were released, wrapping.
     held: u64,
 }
@@ -186,7 +238,8 @@ impl Frames {
     pub fn magazine(&self, processor: usize) -> Option<MagazineGuard<'_>> {
         let slot = self.slot(processor);
         let magazine = slot.take()?;
-        Some(MagazineGuard { frames: self, slot, magazine, prepaid: None, spare: None, held: 0 })
+        let prepaid = Prepaid::default();
+        Some(MagazineGuard { frames: self, slot, magazine, prepaid, spare: None, payer: None, held: 0 })
     }
 }
 
@@ -197,9 +250,9 @@ impl<'a> MagazineGuard<'a> {
     /// As [`Frames::allocate`].
     #[inline]
     pub fn allocate(&mut self, owner: &Owner, used_as: FrameUse) -> Result<HeldFrame<'a>, FrameError> {
-        let (number, state) = self.take(owner, used_as)?;
+        let (number, tag) = self.take(owner, used_as)?;
         self.held = self.held.wrapping_add(1);
-        Ok(HeldFrame { frames: self.frames, number, state })
+        Ok(HeldFrame { frames: self.frames, held: Held::new(number, tag) })
     }
 
     /// Takes a frame for `owner` with one reference by number, as [`Frames::allocate`] does.
@@ -208,10 +261,10 @@ impl<'a> MagazineGuard<'a> {
     /// As [`Frames::allocate`].
     #[inline]
     pub fn allocate_shared(&mut self, owner: &Owner, used_as: FrameUse) -> Result<FrameNumber, FrameError> {
-        let (number, state) = self.take(owner, used_as)?;
-        let started = self.frames.records().start(number, state.with_references(1));
+        let (number, tag) = self.take(owner, used_as)?;
+        let started = self.frames.records().start(number, State::shared(tag));
         if started.is_err() {
-            self.give_back(state);
+            self.give_back(tag);
         }
         started.map(|()| number)
     }
@@ -225,10 +278,10 @@ impl<'a> MagazineGuard<'a> {
         if !ptr::eq(frame.frames, self.frames) {
             return Err(FrameError::NotOurs);
         }
-        let (number, state) = (frame.number, frame.state);
+        let held = frame.held;
         mem::forget(frame);
         self.held = self.held.wrapping_sub(1);
-        self.put_back(number, state)
+        self.put_back(held.number(), held.tag())
     }
 
     /// One reference by number less, as [`Frames::release`] does.
@@ -241,7 +294,7 @@ impl<'a> MagazineGuard<'a> {
         if before.references() > 1 {
             return Ok(Released::StillUsed);
         }
-        self.put_back(frame, before.with_references(0)).map(|()| Released::Last)
+        self.put_back(frame, before.tag()).map(|()| Released::Last)
     }
 
     /// Takes 512 frames that follow each other from a multiple of 512 on, to be held alone: 2 MiB.
@@ -250,8 +303,8 @@ impl<'a> MagazineGuard<'a> {
     /// As [`Frames::hold_run`].
     #[inline]
     pub fn hold_large(&mut self, owner: &Owner, used_as: FrameUse) -> Result<HeldRun<'a>, FrameError> {
-        let record = self.frames.record_of(owner)?;
-        if let Some(spare) = self.spare.take_if(|spare| spare.is_of(record, used_as)) {
+        let tag = self.frames.record_of(owner)?.tag(used_as);
+        if let Some(spare) = self.spare.take_if(|spare| spare.first.tag() == tag) {
             return Ok(spare);
         }
         self.spare = None;
@@ -263,47 +316,51 @@ impl<'a> MagazineGuard<'a> {
     /// # Errors
     /// [`FrameError::NotOurs`] if they are held from other frames than these; they are free there, then.
     #[inline]
-    pub fn release_run(&mut self, mut run: HeldRun<'_>) -> Result<(), FrameError> {
+    pub fn release_run(&mut self, run: HeldRun<'_>) -> Result<(), FrameError> {
         if !ptr::eq(run.frames, self.frames) {
             return Err(FrameError::NotOurs);
         }
-        if run.is_large() && self.spare.is_none() && run.is_far_from_limit() {
-            let HeldRun { run: frames, used_as, .. } = run;
-            self.spare = Some(HeldRun { frames: self.frames, run: frames, record: run.record.take(), used_as });
+        if run.is_large() && self.spare.is_none() && self.may_keep(run.first.tag()) {
+            self.spare = Some(HeldRun { frames: self.frames, first: run.first, count: run.count });
+            mem::forget(run);
         }
         Ok(())
     }
 
+    /// Whether nobody is refused what frames with this tag are charged for.
     #[inline]
-    fn take(&mut self, owner: &Owner, used_as: FrameUse) -> Result<(FrameNumber, State), FrameError> {
+    fn may_keep(&mut self, tag: Tag) -> bool {
+        if !self.payer.as_ref().is_some_and(|payer| payer.pays_for(tag)) {
+            self.payer = self.frames.owners().get(tag.owner());
+        }
+        self.payer.as_ref().is_some_and(|payer| payer.could_be_charged(tag.resource(), FAR))
+    }
+
+    #[inline]
+    fn take(&mut self, owner: &Owner, used_as: FrameUse) -> Result<(FrameNumber, Tag), FrameError> {
         let record = self.frames.record_of(owner)?;
-        let state = State::unreferenced(record.number(), used_as);
-        let number = match &mut self.prepaid {
-            Some(paid) if paid.state == state && paid.frames > 0 => match self.magazine.pop_stocked() {
-                Some(number) => {
-                    paid.frames -= 1;
-                    number
-                }
-                None => self.take_slowly(record, state)?,
-            },
-            _ => self.take_slowly(record, state)?,
-        };
-        Ok((number, state))
+        let tag = record.tag(used_as);
+        if self.prepaid.tag == tag
+            && let Some(number) = self.magazine.pop_stocked()
+        {
+            self.prepaid.use_one();
+            return Ok((number, tag));
+        }
+        Ok((self.take_slowly(record, tag)?, tag))
     }
 
     /// Takes a frame when it has to be paid first, or the magazine is empty.
     #[cold]
-    fn take_slowly(&mut self, record: &Arc<OwnerRecord>, state: State) -> Result<FrameNumber, FrameError> {
-        if !self.prepaid.as_ref().is_some_and(|paid| paid.state == state && paid.frames > 0) {
-            self.pay_ahead(record, state)?;
+    fn take_slowly(&mut self, record: &Arc<OwnerRecord>, tag: Tag) -> Result<FrameNumber, FrameError> {
+        if self.prepaid.tag != tag {
+            self.settle(0);
+            self.prepaid.pay(record, tag)?;
         }
         let frame = self.magazine.pop(self.frames.allocator());
         self.slot.tell(&self.magazine);
         let frame = frame.or_else(|| self.frames.any_free_frame()).or_else(|| self.part_of_spare());
         let frame = frame.ok_or(FrameError::Exhausted)?;
-        if let Some(paid) = &mut self.prepaid {
-            paid.frames -= 1;
-        }
+        self.prepaid.use_one();
         Ok(frame)
     }
 
@@ -314,10 +371,11 @@ impl<'a> MagazineGuard<'a> {
     }
 
     #[inline]
-    fn put_back(&mut self, frame: FrameNumber, state: State) -> Result<(), FrameError> {
-        match &mut self.prepaid {
-            Some(paid) if paid.state == state && paid.frames < 2 * AHEAD => paid.frames += 1,
-            _ => self.give_back(state),
+    fn put_back(&mut self, frame: FrameNumber, tag: Tag) -> Result<(), FrameError> {
+        if self.prepaid.tag == tag && self.prepaid.frames < self.prepaid.look_at {
+            self.prepaid.frames += 1;
+        } else {
+            self.give_back(tag);
         }
         if self.magazine.has_room() {
             self.magazine.put(frame);
@@ -326,42 +384,39 @@ impl<'a> MagazineGuard<'a> {
         self.spill(frame)
     }
 
-    /// Charges for more frames of one owner, instead of another.
-    fn pay_ahead(&mut self, record: &Arc<OwnerRecord>, state: State) -> Result<(), FrameError> {
-        self.settle(0);
-        let resource = state.used_as().map_or(Resource::Frames, FrameUse::resource);
-        // Close to a limit every frame is paid by itself, so that nobody is refused what is only paid ahead.
-        let frames = if record.could_be_charged(resource) >= 16 * AHEAD { AHEAD } else { 1 };
-        record.charge_frames(resource, frames)?;
-        self.prepaid = Some(Prepaid { record: Arc::clone(record), state, resource, frames });
-        Ok(())
-    }
-
-    /// A frame was released that is not of the kind that is paid ahead, or enough of them are.
+    /// A frame was released that is not of the kind that is paid ahead, or limits have to be looked at.
     #[cold]
-    fn give_back(&mut self, state: State) {
-        let is_same = self.prepaid.as_ref().is_some_and(|paid| paid.state == state);
-        self.settle(if is_same { AHEAD } else { 0 });
-        match &mut self.prepaid {
-            Some(paid) => paid.frames += 1,
-            // The charge for the frame is one that can be used again.
-            None => {
-                let resource = state.used_as().map_or(Resource::Frames, FrameUse::resource);
-                let record = self.frames.owners().get(state.owner());
-                self.prepaid = record.map(|record| Prepaid { record, state, resource, frames: 1 });
+    fn give_back(&mut self, tag: Tag) {
+        if self.prepaid.tag != tag {
+            self.settle(0);
+            if !self.prepaid.record.as_ref().is_some_and(|last| last.pays_for(tag)) {
+                self.prepaid.record = self.frames.owners().get(tag.owner());
             }
+            self.prepaid.tag = tag;
         }
+        // The charge for the frame is one that can be used again.
+        self.prepaid.frames += 1;
+        let is_far = self.prepaid.record.as_ref().is_some_and(|record| record.could_be_charged(tag.resource(), FAR));
+        if !is_far {
+            self.settle(0);
+        } else if self.prepaid.frames > KEPT_MOST {
+            self.settle(AHEAD);
+        }
+        self.prepaid.look_at = KEPT_MOST.min(self.prepaid.frames + LOOK);
     }
 
     /// Gives all but `keep` of what is paid ahead back.
     fn settle(&mut self, keep: u64) {
-        if let Some(mut paid) = self.prepaid.take() {
-            let surplus = paid.frames.saturating_sub(keep);
-            if surplus > 0 {
-                self.frames.owners().give_back_frames(&paid.record, paid.resource, surplus);
-            }
-            paid.frames -= surplus;
-            self.prepaid = (paid.frames > 0).then_some(paid);
+        let Prepaid { record, tag, frames, .. } = &mut self.prepaid;
+        let surplus = frames.saturating_sub(keep);
+        if let Some(record) = record
+            && surplus > 0
+        {
+            self.frames.owners().give_back_frames(record, tag.resource(), surplus);
+        }
+        *frames -= surplus;
+        if *frames == 0 {
+            *tag = Tag::NOBODY;
         }
     }
 
@@ -386,7 +441,7 @@ impl Drop for MagazineGuard<'_> {
 
 impl fmt::Debug for MagazineGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paid = self.prepaid.as_ref().map_or(0, |paid| paid.frames);
+        let paid = self.prepaid.frames;
         write!(f, "MagazineGuard({} frames, {paid} paid ahead)", self.magazine.frames().len())
     }
 }

@@ -9,9 +9,8 @@ use crate::sync::{AtomicU32, Mutex, Ordering};
 /// A stack of free frames of fixed size.
 #[derive(Default, Debug)]
 pub(super) struct Magazine {
-    /// What is in stock; never grows beyond `most`.
+    /// What is in stock; its capacity is what it may hold.
     stock: Vec<FrameNumber>,
-    most: usize,
 }
 
 impl Magazine {
@@ -19,7 +18,7 @@ impl Magazine {
     pub(super) fn new(most: usize) -> Result<Self, FrameError> {
         let mut stock = Vec::new();
         stock.try_reserve_exact(most).map_err(|_| FrameError::Exhausted)?;
-        Ok(Self { stock, most })
+        Ok(Self { stock })
     }
 
     pub(super) fn frames(&self) -> &[FrameNumber] {
@@ -45,7 +44,7 @@ impl Magazine {
     /// Whether a frame can be put in stock at once.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.stock.len() < self.most
+        self.stock.len() < self.stock.capacity()
     }
 
     /// Puts a frame in stock, for which there is room.
@@ -57,11 +56,12 @@ impl Magazine {
     /// Puts a frame in stock, after half a magazine has gone to the allocator if it is full; whether it has room at all.
     #[inline]
     pub(super) fn push(&mut self, allocator: &dyn FrameAllocator, frame: FrameNumber) -> bool {
-        if self.stock.len() >= self.most {
-            if self.most == 0 {
+        if !self.has_room() {
+            let most = self.stock.capacity();
+            if most == 0 {
                 return false;
             }
-            self.spill(allocator, self.most / 2);
+            self.spill(allocator, most / 2);
         }
         self.stock.push(frame);
         true
@@ -69,7 +69,7 @@ impl Magazine {
 
     #[cold]
     fn refill(&mut self, allocator: &dyn FrameAllocator) {
-        let batch = self.most.div_ceil(2);
+        let batch = self.stock.capacity().div_ceil(2);
         self.stock.resize(batch, FrameNumber::containing(PhysAddr::default()));
         let taken = allocator.allocate(&mut self.stock);
         self.stock.truncate(taken);

@@ -30,6 +30,12 @@ impl FrameNumber {
         self.0
     }
 
+    /// The frame whose number is in the low bits of `word`.
+    #[inline]
+    pub(super) const fn in_low_bits(word: u64) -> Self {
+        Self(word & (Self::END - 1))
+    }
+
     /// The frame `frames` further up, which is known to exist.
     #[inline]
     pub(super) const fn plus(self, frames: u64) -> Self {
@@ -81,6 +87,13 @@ impl FrameRange {
             Some(end) if end > first.0 && end <= FrameNumber::END => Some(Self { first: first.0, end }),
             _ => None,
         }
+    }
+
+    /// `frames` frames from `first` on, which are known to exist.
+    #[inline]
+    pub(super) const fn known(first: FrameNumber, frames: u64) -> Self {
+        debug_assert!(frames > 0 && first.0 + frames <= FrameNumber::END);
+        Self { first: first.0, end: first.0 + frames }
     }
 
     /// The first frame.

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::records::State;
+use super::records::Tag;
 use super::{FrameError, FrameUse};
 use crate::fallible::make_sure_of_memory;
 use crate::ledger::{Account, Charge, Resource};
@@ -25,17 +25,26 @@ pub(super) struct OwnerRecord {
 }
 
 impl OwnerRecord {
-    pub(super) fn number(&self) -> u32 {
-        self.number
+    /// The tag of frames that it pays for and that are used so.
+    #[inline]
+    pub(super) const fn tag(&self, used_as: FrameUse) -> Tag {
+        Tag::new(self.number, used_as)
+    }
+
+    /// Whether it is the owner that frames with `tag` have, given that there are such frames. Its number may be another
+    /// owner's by now, but then it has had no users since.
+    #[inline]
+    pub(super) fn pays_for(&self, tag: Tag) -> bool {
+        self.number == tag.owner() && self.users.load(Ordering::Relaxed) > 0
     }
 
     fn charge(&self, resource: Resource) -> &Charge {
         if resource == Resource::TableFrames { &self.tables } else { &self.frames }
     }
 
-    /// What its account could be charged now.
-    pub(super) fn could_be_charged(&self, resource: Resource) -> u64 {
-        self.account.available(resource)
+    /// Whether its account could be charged `frames` frames now.
+    pub(super) fn could_be_charged(&self, resource: Resource, frames: u64) -> bool {
+        self.account.available(resource) >= frames
     }
 
     /// Charges `frames` frames. The caller is a user already, by a handle or a frame.
@@ -76,7 +85,7 @@ impl Owners {
         let Table { records, unused } = &mut *table;
         if unused.is_empty() {
             let number = u32::try_from(records.len()).unwrap_or(u32::MAX);
-            if number >= State::OWNERS_MAX {
+            if number >= Tag::OWNERS_MAX {
                 return Err(FrameError::TooManyReferences);
             }
             // Room for every number to become unused, so that forgetting an owner needs no memory.
@@ -102,10 +111,10 @@ impl Owners {
         self.0.read().records.get(number as usize)?.clone()
     }
 
-    /// Gives back the charge for a frame of owner `number`.
-    pub(super) fn give_back(&self, number: u32, used_as: FrameUse) {
-        if let Some(record) = self.get(number) {
-            self.give_back_frames(&record, used_as.resource(), 1);
+    /// Gives back the charge for `frames` frames with `tag`.
+    pub(super) fn give_back(&self, tag: Tag, frames: u64) {
+        if let Some(record) = self.get(tag.owner()) {
+            self.give_back_frames(&record, tag.resource(), frames);
         }
     }
 

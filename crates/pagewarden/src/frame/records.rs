@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0                                free, or held alone by a HeldFrame, which knows the rest
-//! owner | use | references         allocated, with references by number
+//! tag (owner and use) | references allocated, with references by number
 //! all ones                         not ours
 //! ```
 
@@ -37,6 +37,61 @@ impl FrameUse {
     }
 }
 
+/// Who pays for a frame, and as what.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tag(u32);
+
+impl Tag {
+    /// That of no frame.
+    pub(super) const NOBODY: Self = Self(0);
+    const USE_BITS: u32 = 2;
+    /// How many bits it has.
+    pub(super) const BITS: u32 = 24;
+    /// Numbers of owners are below this.
+    pub(super) const OWNERS_MAX: u32 = 1 << (Self::BITS - Self::USE_BITS);
+
+    #[inline]
+    pub(super) const fn new(owner: u32, used_as: FrameUse) -> Self {
+        debug_assert!(owner < Self::OWNERS_MAX);
+        Self(owner << Self::USE_BITS | (used_as as u32 + 1))
+    }
+
+    /// The tag that has these bits.
+    #[inline]
+    pub(super) const fn of_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    #[inline]
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) const fn owner(self) -> u32 {
+        self.0 >> Self::USE_BITS
+    }
+
+    #[inline]
+    pub(super) const fn used_as(self) -> Option<FrameUse> {
+        match self.0 % (1 << Self::USE_BITS) {
+            1 => Some(FrameUse::Anonymous),
+            2 => Some(FrameUse::Object),
+            3 => Some(FrameUse::Table),
+            _ => None,
+        }
+    }
+
+    /// What its frames are charged as.
+    #[inline]
+    pub(super) const fn resource(self) -> Resource {
+        match self.used_as() {
+            Some(used_as) => used_as.resource(),
+            None => Resource::Frames,
+        }
+    }
+}
+
 /// The state of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct State(u64);
@@ -44,19 +99,11 @@ pub(super) struct State(u64);
 impl State {
     pub(super) const FREE: Self = Self(0);
     const NOT_OURS: Self = Self(u64::MAX);
-    const USE_SHIFT: u32 = 32;
-    const OWNER_SHIFT: u32 = 34;
-    /// Numbers of owners are below this.
-    pub(super) const OWNERS_MAX: u32 = (1 << 30) - 1;
+    const TAG_SHIFT: u32 = 32;
 
     /// Allocated, with one reference.
-    pub(super) const fn shared(owner: u32, used_as: FrameUse) -> Self {
-        Self::unreferenced(owner, used_as).with_references(1)
-    }
-
-    /// Who pays, and as what, with no reference yet.
-    pub(super) const fn unreferenced(owner: u32, used_as: FrameUse) -> Self {
-        Self((owner as u64) << Self::OWNER_SHIFT | (used_as as u64 + 1) << Self::USE_SHIFT)
+    pub(super) const fn shared(tag: Tag) -> Self {
+        Self((tag.bits() as u64) << Self::TAG_SHIFT | 1)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
@@ -64,20 +111,9 @@ impl State {
         self.0 as u32
     }
 
-    pub(super) const fn owner(self) -> u32 {
-        (self.0 >> Self::OWNER_SHIFT) as u32
-    }
-
-    pub(super) const fn used_as(self) -> Option<FrameUse> {
-        if self.0 == Self::NOT_OURS.0 {
-            return None;
-        }
-        match self.0 >> Self::USE_SHIFT & 3 {
-            1 => Some(FrameUse::Anonymous),
-            2 => Some(FrameUse::Object),
-            3 => Some(FrameUse::Table),
-            _ => None,
-        }
+    /// Who pays, and as what: nobody, unless it is allocated.
+    pub(super) const fn tag(self) -> Tag {
+        if self.0 == Self::NOT_OURS.0 { Tag::NOBODY } else { Tag::of_bits((self.0 >> Self::TAG_SHIFT) as u32) }
     }
 
     /// Allocated and shared by number, or why it is not.
@@ -90,7 +126,7 @@ impl State {
     }
 
     pub(super) const fn with_references(self, references: u32) -> Self {
-        Self(self.0 >> 32 << 32 | references as u64)
+        Self(self.0 >> Self::TAG_SHIFT << Self::TAG_SHIFT | references as u64)
     }
 }
 
@@ -194,7 +230,6 @@ impl Records {
         })
     }
 
-    /// Replaces the state of a frame that is shared; what it was before.
     /// The same, unless it is the last one: then nothing changes. What there was before.
     pub(super) fn release_unless_last(&self, frame: FrameNumber) -> Result<State, FrameError> {
         self.update(frame, |state| match state.references() {
@@ -203,6 +238,7 @@ impl Records {
         })
     }
 
+    /// Replaces the state of a frame that is shared; what it was before.
     fn update(
         &self,
         frame: FrameNumber,

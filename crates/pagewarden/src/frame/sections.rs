@@ -27,6 +27,25 @@ struct Section {
     index: usize,
 }
 
+/// Frames whose indices follow each other as their numbers do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    first: u64,
+    frames: u64,
+    /// What counts as the index of the first.
+    index: usize,
+}
+
+impl Span {
+    /// The index of `frame`, if it is one of these.
+    #[inline]
+    pub(super) const fn index(&self, frame: FrameNumber) -> Option<usize> {
+        let offset = frame.get().wrapping_sub(self.first);
+        // As many as have indices, which are `usize`.
+        if offset < self.frames { Some(self.index + offset as usize) } else { None }
+    }
+}
+
 /// The sections of a memory map.
 #[derive(Debug)]
 pub(super) struct Sections {
@@ -84,6 +103,20 @@ impl Sections {
             return None;
         }
         usize::try_from(frame.get() - section.first).ok().map(|offset| section.index + offset)
+    }
+
+    /// The frames around `frame` whose indices differ only below bit `shift`, by these bits of their indices; and the
+    /// other bits of their indices.
+    pub(super) fn span(&self, frame: FrameNumber, shift: u32) -> Option<(usize, Span)> {
+        let index = self.index(frame)?;
+        let after = self.sections.partition_point(|section| section.index <= index);
+        let section = self.sections.get(after.checked_sub(1)?)?;
+        let group = index >> shift << shift;
+        let skipped = group.saturating_sub(section.index) as u64;
+        let first = section.first + skipped;
+        let start = section.index.max(group);
+        let frames = (section.end - first).min(((1 << shift) - (start - group)) as u64);
+        Some((group >> shift, Span { first, frames, index: start - group }))
     }
 
     /// The index of the first frame of `range`, if all of it lies in one section.

@@ -22,6 +22,15 @@ impl Field {
         self.0[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Puts a bit in; whether it was not in it.
+    #[inline]
+    pub(super) const fn insert_new(&mut self, bit: usize) -> bool {
+        let (word, mask) = (&mut self.0[bit / 64 % WORDS], 1 << (bit % 64));
+        let is_new = *word & mask == 0;
+        *word |= mask;
+        is_new
+    }
+
     pub(super) fn is_subset(&self, of: &Self) -> bool {
         self.0.iter().zip(&of.0).all(|(word, of)| word & !of == 0)
     }

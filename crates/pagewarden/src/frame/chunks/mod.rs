@@ -7,7 +7,7 @@
 //! | path | costs |
 //! |---|---|
 //! | a batch of single frames | a lock a zone; for each chunk three steps to find it; for each frame a bit |
-//! | freeing a batch | a lock whenever the next frame is of another zone; for each frame a bit and a count |
+//! | freeing a batch | a lock whenever the next frame is of another zone or section; for each frame a bit and a count |
 //! | a whole chunk (512 frames aligned to 512) | a lock, three steps to find it, eight words |
 //! | any other run | for each of the at most 64 zones two steps for each doubling of its chunks; then what the run has |
 //! | freeing a run | a lock a zone, and what the run has |
@@ -152,24 +152,6 @@ impl ChunkAllocator {
         busy.map(|zone| (zone, self.zones[zone].lock()))
     }
 
-    /// Frees frames as long as they are of this zone; the others.
-    fn free_of_zone<'a>(
-        &self,
-        zone: usize,
-        state: &mut Zone,
-        batch: &'a [FrameNumber],
-        outcome: &mut Result<(), FrameError>,
-    ) -> &'a [FrameNumber] {
-        for (at, frame) in batch.iter().enumerate() {
-            let place = self.sections.index(*frame).map(|index| self.place(index));
-            let Some((_, place)) = place.filter(|(of, _)| *of == zone) else { return &batch[at..] };
-            if let Err(wrong) = state.put_single(place) {
-                *outcome = outcome.and(Err(wrong));
-            }
-        }
-        &[]
-    }
-
     fn whole_chunk(&self) -> Result<FrameRange, FrameError> {
         while let Some((zone, mut guard)) = self.lock_one(&[&self.whole]) {
             let taken = guard.take_whole();
@@ -282,14 +264,13 @@ impl FrameAllocator for ChunkAllocator {
         let mut outcome = Ok(());
         let mut rest = batch;
         while let [first, ..] = rest {
-            let Some(index) = self.sections.index(*first) else {
+            let Some((zone, span)) = self.sections.span(*first, self.zone_shift) else {
                 outcome = outcome.and(Err(FrameError::NotOurs));
                 rest = &rest[1..];
                 continue;
             };
-            let zone = self.place(index).0;
             let mut guard = self.zones[zone].lock();
-            rest = self.free_of_zone(zone, &mut guard, rest, &mut outcome);
+            rest = guard.put_singles(span, rest, &mut outcome);
             self.publish(zone, &mut guard);
         }
         outcome

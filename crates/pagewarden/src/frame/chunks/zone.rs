@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use super::field::Field;
 use super::runs::{Found, Run, RunTree};
 use super::summary::Summary;
-use crate::frame::FrameError;
-use crate::frame::sections::{CHUNK, CHUNK_FRAMES as ALL, CHUNK_SHIFT};
+use crate::frame::sections::{CHUNK, CHUNK_FRAMES as ALL, CHUNK_SHIFT, Span};
+use crate::frame::{FrameError, FrameNumber};
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Counts {
@@ -18,6 +18,14 @@ struct Counts {
     usable: u16,
     /// Whether the chunk is listed as changed.
     is_changed: bool,
+}
+
+impl Counts {
+    /// Whether nothing else depends on it that one frame more is free, any of the chunk.
+    #[inline]
+    const fn counts_alone(self) -> bool {
+        self.is_changed && self.usable == ALL && self.free > 0 && self.free < ALL - 1
+    }
 }
 
 /// What others may know of a zone without its lock.
@@ -127,26 +135,36 @@ impl Zone {
         Some((chunk, taken))
     }
 
+    /// Frees frames as long as they are of `span`, which is of this zone; the others.
+    pub(super) fn put_singles<'a>(
+        &mut self,
+        span: Span,
+        mut batch: &'a [FrameNumber],
+        outcome: &mut Result<(), FrameError>,
+    ) -> &'a [FrameNumber] {
+        loop {
+            let alone = put_alone(&mut self.free, &mut self.counts, span, batch);
+            self.available += alone;
+            batch = &batch[alone..];
+            let Some(place) = batch.first().and_then(|frame| span.index(*frame)) else { return batch };
+            if let Err(wrong) = self.put_single(place) {
+                *outcome = outcome.and(Err(wrong));
+            }
+            batch = &batch[1..];
+        }
+    }
+
     /// Frees a frame.
-    #[inline]
-    pub(super) fn put_single(&mut self, place: usize) -> Result<(), FrameError> {
+    fn put_single(&mut self, place: usize) -> Result<(), FrameError> {
         let (chunk, bit) = (place / CHUNK, place % CHUNK);
         if self.free[chunk].contains(bit) {
             return Err(FrameError::NotAllocated);
         }
-        if self.counts[chunk].usable != ALL && !self.is_usable(chunk, bit, bit + 1) {
+        if !self.is_usable(chunk, bit, bit + 1) {
             return Err(FrameError::NotOurs);
         }
         self.free[chunk].insert(bit);
-        let counts = &mut self.counts[chunk];
-        let now = counts.free + 1;
-        if counts.is_changed && now > 1 && now < ALL {
-            // Nothing else depends on it.
-            counts.free = now;
-            self.available += 1;
-        } else {
-            self.recount(chunk, now);
-        }
+        self.recount(chunk, self.counts[chunk].free + 1);
         Ok(())
     }
 
@@ -291,6 +309,24 @@ impl Zone {
         self.whole_runs.check_invariants();
         usable
     }
+}
+
+/// Frees frames as long as they are of `span`, not free and nothing but the count of their chunk changes; how many.
+///
+/// Apart from the zone, so that what it takes for a frame is in registers.
+#[inline]
+fn put_alone(fields: &mut [Field], counts: &mut [Counts], span: Span, batch: &[FrameNumber]) -> usize {
+    let mut freed = 0;
+    for frame in batch {
+        let Some(place) = span.index(*frame) else { break };
+        let (Some(field), Some(counts)) = (fields.get_mut(place / CHUNK), counts.get_mut(place / CHUNK)) else { break };
+        if !counts.counts_alone() || !field.insert_new(place % CHUNK) {
+            break;
+        }
+        counts.free += 1;
+        freed += 1;
+    }
+    freed
 }
 
 /// Which frames a run may be of.

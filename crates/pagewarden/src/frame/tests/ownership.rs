@@ -6,7 +6,7 @@ use std::thread;
 use super::{frame, run, usable};
 use crate::addr::PageCount;
 use crate::error::Errno;
-use crate::frame::records::{Records, State};
+use crate::frame::records::{Records, State, Tag};
 use crate::frame::{FrameError, FrameUse, Frames, FramesConfig, Released};
 use crate::ledger::{Account, Limits, OverLimit, Resource, ResourceLedger};
 
@@ -80,11 +80,11 @@ fn what_is_free_or_foreign_is_neither_shared_nor_released() {
 #[test]
 fn references_that_cannot_be_counted_are_refused() {
     let records = Records::new(&usable(&[(1, 9)])).unwrap();
-    records.start(frame(3), State::shared(5, Object).with_references(u32::MAX - 1)).unwrap();
+    records.start(frame(3), State::shared(Tag::new(5, Object)).with_references(u32::MAX - 1)).unwrap();
     assert_eq!(records.share(frame(3)), Ok(u32::MAX));
     assert_eq!(records.share(frame(3)), Err(FrameError::TooManyReferences));
     let state = records.release(frame(3)).unwrap();
-    assert_eq!((state.references(), state.owner(), state.used_as()), (u32::MAX, 5, Some(Object)));
+    assert_eq!((state.references(), state.tag().owner(), state.tag().used_as()), (u32::MAX, 5, Some(Object)));
     assert_eq!(FrameError::TooManyReferences.errno(), Errno::Busy);
 }
 
@@ -129,7 +129,7 @@ fn an_owner_is_known_until_its_last_frame_is_free() {
     assert_eq!((frames.owners().count(), used(ledger.root())), (1, (0, 0)));
     // Now it may be.
     let third = frames.add_owner(ledger.root()).unwrap();
-    assert_eq!(third.record().number(), 0);
+    assert_eq!(third.record().tag(Anonymous).owner(), 0);
     let c = frames.allocate(0, &other, Anonymous).unwrap();
     assert_eq!(used(&other_account), (1, 0));
     frames.release(0, c).unwrap();
