@@ -35,7 +35,7 @@ pub struct FramesConfig {
 
 impl Default for FramesConfig {
     fn default() -> Self {
-        Self { processors: 1, magazine_frames: 256, zeroed_frames: 64 }
+        Self { processors: 1, magazine_frames: 512, zeroed_frames: 64 }
     }
 }
 

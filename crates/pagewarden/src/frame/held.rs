@@ -23,7 +23,7 @@ const AHEAD: u64 = 256;
 /// Frames of one owner that are kept paid for.
 const KEPT_MOST: u64 = 2 * AHEAD;
 /// After so many more frames have been kept, the limits are looked at again.
-const LOOK: u64 = 64;
+const LOOK: u64 = 128;
 /// How far an owner is from its limits if anything is kept paid for.
 const FAR: u64 = 1024;
 /// Frames of 2 MiB.
@@ -94,6 +94,13 @@ impl Drop for HeldFrame<'_> {
         self.frames.count_held(1_u64.wrapping_neg());
         self.frames.owners().give_back(self.held.tag(), 1);
     }
+}
+
+/// Frees a frame where it is from. It is moved here, lest it is in memory where it is not freed.
+#[cold]
+fn refuse(frame: HeldFrame<'_>) -> Result<(), FrameError> {
+    drop(frame);
+    Err(FrameError::NotOurs)
 }
 
 impl fmt::Debug for HeldFrame<'_> {
@@ -219,7 +226,7 @@ impl Prepaid {
 ///
 /// An owner may be charged for up to 512 frames and 2 MiB more than it uses as long as this is there. Nothing is paid
 /// ahead, and nothing that is released stays paid for, when the owner is within 1024 frames of a limit: that is looked
-/// at before frames are paid ahead, whenever 64 more have been released, and with every release of 2 MiB.
+/// at before frames are paid ahead, whenever 128 more have been released, and with every release of 2 MiB.
 pub struct MagazineGuard<'a> {
     frames: &'a Frames,
     slot: &'a Slot,
@@ -276,7 +283,7 @@ impl<'a> MagazineGuard<'a> {
     #[inline]
     pub fn release(&mut self, frame: HeldFrame<'_>) -> Result<(), FrameError> {
         if !ptr::eq(frame.frames, self.frames) {
-            return Err(FrameError::NotOurs);
+            return refuse(frame);
         }
         let held = frame.held;
         mem::forget(frame);

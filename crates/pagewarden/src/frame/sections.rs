@@ -27,22 +27,21 @@ struct Section {
     index: usize,
 }
 
-/// Frames whose indices follow each other as their numbers do.
+/// Chunks that follow each other in memory as they do in a group of chunks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    first: u64,
-    frames: u64,
-    /// What counts as the index of the first.
-    index: usize,
+    /// The number of the first frame.
+    pub(super) first: u64,
+    /// Place of the first chunk in the group.
+    pub(super) chunk: usize,
+    pub(super) chunks: usize,
 }
 
 impl Span {
-    /// The index of `frame`, if it is one of these.
-    #[inline]
-    pub(super) const fn index(&self, frame: FrameNumber) -> Option<usize> {
-        let offset = frame.get().wrapping_sub(self.first);
-        // As many as have indices, which are `usize`.
-        if offset < self.frames { Some(self.index + offset as usize) } else { None }
+    /// The place of `frame` in the group, if it is in one of these chunks.
+    pub(super) fn place(&self, frame: FrameNumber) -> Option<usize> {
+        let offset = usize::try_from(frame.get().checked_sub(self.first)?).ok()?;
+        (offset >> CHUNK_SHIFT < self.chunks).then_some((self.chunk << CHUNK_SHIFT) + offset)
     }
 }
 
@@ -105,18 +104,18 @@ impl Sections {
         usize::try_from(frame.get() - section.first).ok().map(|offset| section.index + offset)
     }
 
-    /// The frames around `frame` whose indices differ only below bit `shift`, by these bits of their indices; and the
-    /// other bits of their indices.
+    /// The group of frames whose indices differ only below bit `shift` that has `frame`, and the chunks of its section
+    /// there.
     pub(super) fn span(&self, frame: FrameNumber, shift: u32) -> Option<(usize, Span)> {
         let index = self.index(frame)?;
-        let after = self.sections.partition_point(|section| section.index <= index);
-        let section = self.sections.get(after.checked_sub(1)?)?;
-        let group = index >> shift << shift;
-        let skipped = group.saturating_sub(section.index) as u64;
-        let first = section.first + skipped;
-        let start = section.index.max(group);
-        let frames = (section.end - first).min(((1 << shift) - (start - group)) as u64);
-        Some((group >> shift, Span { first, frames, index: start - group }))
+        let section = self.section_of(index)?;
+        let group = index >> shift;
+        let start = section.index.max(group << shift);
+        let end = (group + 1) << shift;
+        let first = section.first + (start - section.index) as u64;
+        let frames = usize::try_from(section.end - first).map_or(end - start, |frames| frames.min(end - start));
+        let chunk = (start - (group << shift)) >> CHUNK_SHIFT;
+        Some((group, Span { first, chunk, chunks: frames >> CHUNK_SHIFT }))
     }
 
     /// The index of the first frame of `range`, if all of it lies in one section.
@@ -126,13 +125,19 @@ impl Sections {
         (last.checked_sub(first)? as u64 == range.frames().get() - 1).then_some(first)
     }
 
+    /// The section that has this index, if one has.
+    #[inline]
+    fn section_of(&self, index: usize) -> Option<&Section> {
+        match self.sections.as_slice() {
+            [only] => Some(only),
+            many => many.get(many.partition_point(|section| section.index <= index).checked_sub(1)?),
+        }
+    }
+
     /// The frame with this index, if there is one.
     #[inline]
     pub(super) fn frame(&self, index: usize) -> Option<FrameNumber> {
-        let section = match self.sections.as_slice() {
-            [only] => only,
-            many => many.get(many.partition_point(|section| section.index <= index).checked_sub(1)?)?,
-        };
+        let section = self.section_of(index)?;
         let number = section.first + (index - section.index) as u64;
         if number < section.end { FrameNumber::new(number) } else { None }
     }

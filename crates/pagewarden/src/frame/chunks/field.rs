@@ -25,9 +25,10 @@ impl Field {
     /// Puts a bit in; whether it was not in it.
     #[inline]
     pub(super) const fn insert_new(&mut self, bit: usize) -> bool {
-        let (word, mask) = (&mut self.0[bit / 64 % WORDS], 1 << (bit % 64));
-        let is_new = *word & mask == 0;
-        *word |= mask;
+        let word = &mut self.0[bit / 64 % WORDS];
+        let with_it = *word | 1 << (bit % 64);
+        let is_new = with_it != *word;
+        *word = with_it;
         is_new
     }
 

@@ -153,3 +153,36 @@ fn a_chunk_with_a_hole_is_never_whole() {
     assert_eq!(allocator.free_run(run(1536, 2048)), Err(FrameError::NotAllocated));
     allocator.check_invariants();
 }
+
+/// A batch that is out of order, of several zones and sections, with frames among it that are free already, freed twice,
+/// or not usable.
+#[test]
+fn of_a_batch_what_may_be_freed_is_freed() {
+    let map = usable(&[(16, 1300), (2048, 3072), (3073, 4600)]);
+    let total = map.usable().map(|range| range.frames().get()).sum();
+    for shift in [0, 1, 9] {
+        let allocator = ChunkAllocator::with_zones(&map, shift).unwrap();
+        let mut held = take(&allocator, usize::try_from(total).unwrap());
+        held.sort_unstable();
+        let (kept, freed): (Vec<_>, Vec<_>) = held.iter().partition(|frame| frame.get() % 7 == 0);
+        let mut batch: Vec<_> = (0..freed.len()).map(|at| freed[at * 1009 % freed.len()]).collect();
+        let wrong = [2, 1301, 1800, 3072, 4600, 9999].map(frame);
+        for (at, wrong) in wrong.iter().enumerate() {
+            batch.insert((at + 1) * 400, *wrong);
+        }
+        batch.insert(1000, batch[10]);
+        assert_eq!(allocator.free(&batch), Err(FrameError::NotOurs));
+        assert_eq!(allocator.available(), freed.len() as u64);
+        assert!(freed.iter().all(|frame| allocator.is_free(*frame)));
+        assert!(!kept.iter().chain(&wrong).any(|frame| allocator.is_free(*frame)));
+        allocator.check_invariants();
+        // After the chunks have been summarised.
+        assert!(allocator.allocate_run(PageCount::new(7), PageCount::new(1)).is_err());
+        let mut again = kept.clone();
+        again.insert(3, freed[0]);
+        assert_eq!(allocator.free(&again), Err(FrameError::NotAllocated));
+        assert_eq!(allocator.available(), total);
+        allocator.check_invariants();
+        assert_eq!(whole_chunk(&allocator).map(|run| run.first()), Ok(frame(512)));
+    }
+}

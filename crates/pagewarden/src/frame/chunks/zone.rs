@@ -12,19 +12,59 @@ use super::summary::Summary;
 use crate::frame::sections::{CHUNK, CHUNK_FRAMES as ALL, CHUNK_SHIFT, Span};
 use crate::frame::{FrameError, FrameNumber};
 
-#[derive(Clone, Copy, Default, Debug)]
-struct Counts {
-    free: u16,
-    usable: u16,
-    /// Whether the chunk is listed as changed.
-    is_changed: bool,
-}
+/// How many frames of a chunk are free and usable, and whether it is listed as changed, in a word: that there is
+/// nothing to look after but the number of free frames takes one comparison.
+///
+/// ```text
+/// 0..16     free frames
+/// 16..31    frames that are not usable
+/// 31        not listed as changed
+/// ```
+#[derive(Clone, Copy, Debug)]
+struct Counts(u32);
 
 impl Counts {
-    /// Whether nothing else depends on it that one frame more is free, any of the chunk.
+    const MISSING_SHIFT: u32 = 16;
+    const UNCHANGED: u32 = 1 << 31;
+    /// No frame usable.
+    const NONE: Self = Self(Self::UNCHANGED | (ALL as u32) << Self::MISSING_SHIFT);
+
     #[inline]
-    const fn counts_alone(self) -> bool {
-        self.is_changed && self.usable == ALL && self.free > 0 && self.free < ALL - 1
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    const fn free(self) -> u16 {
+        self.0 as u16
+    }
+
+    const fn set_free(&mut self, free: u16) {
+        self.0 = self.0 >> Self::MISSING_SHIFT << Self::MISSING_SHIFT | free as u32;
+    }
+
+    #[inline]
+    const fn usable(self) -> u16 {
+        ALL - ((self.0 & !Self::UNCHANGED) >> Self::MISSING_SHIFT) as u16
+    }
+
+    const fn add_usable(&mut self, frames: u16) {
+        self.0 -= (frames as u32) << Self::MISSING_SHIFT;
+    }
+
+    const fn is_changed(self) -> bool {
+        self.0 & Self::UNCHANGED == 0
+    }
+
+    const fn set_changed(&mut self) {
+        self.0 &= !Self::UNCHANGED;
+    }
+
+    const fn set_unchanged(&mut self) {
+        self.0 |= Self::UNCHANGED;
+    }
+
+    /// The same with one free frame more, if nothing else depends on it, whichever frame of the chunk it is: it is
+    /// usable, the chunk is listed as changed, and used in part before and after.
+    #[inline]
+    const fn with_one_more(self) -> Option<Self> {
+        if self.0.wrapping_sub(1) < ALL as u32 - 2 { Some(Self(self.0 + 1)) } else { None }
     }
 }
 
@@ -61,7 +101,7 @@ impl Zone {
         free.try_reserve_exact(chunks).map_err(|_| FrameError::Exhausted)?;
         counts.try_reserve_exact(chunks).map_err(|_| FrameError::Exhausted)?;
         free.resize(chunks, Field::default());
-        counts.resize(chunks, Counts::default());
+        counts.resize(chunks, Counts::NONE);
         Ok(Self {
             free,
             counts,
@@ -82,8 +122,8 @@ impl Zone {
     /// [`FrameError::Exhausted`] if there is no memory to remember which.
     pub(super) fn add(&mut self, first: usize, frames: usize) -> Result<(), FrameError> {
         for (chunk, from, to) in pieces(first, frames) {
-            self.counts[chunk].usable += size(from, to);
-            if self.counts[chunk].usable < ALL {
+            self.counts[chunk].add_usable(size(from, to));
+            if self.counts[chunk].usable() < ALL {
                 if self.holed.last().is_none_or(|(last, _)| *last != chunk) {
                     self.holed.try_reserve(1).map_err(|_| FrameError::Exhausted)?;
                     self.holed.push((chunk, Field::default()));
@@ -114,7 +154,7 @@ impl Zone {
     }
 
     fn is_usable(&self, chunk: usize, from: usize, to: usize) -> bool {
-        if self.counts[chunk].usable == ALL {
+        if self.counts[chunk].usable() == ALL {
             return true;
         }
         let holed = self.holed.binary_search_by_key(&chunk, |(chunk, _)| *chunk);
@@ -130,8 +170,8 @@ impl Zone {
         };
         let chunk = chunk.filter(|_| most > 0)?;
         let taken = self.free[chunk].split_lowest(most);
-        let count = most.min(usize::from(self.counts[chunk].free));
-        self.recount(chunk, self.counts[chunk].free - size(0, count));
+        let count = most.min(usize::from(self.counts[chunk].free()));
+        self.recount(chunk, self.counts[chunk].free() - size(0, count));
         Some((chunk, taken))
     }
 
@@ -143,10 +183,12 @@ impl Zone {
         outcome: &mut Result<(), FrameError>,
     ) -> &'a [FrameNumber] {
         loop {
-            let alone = put_alone(&mut self.free, &mut self.counts, span, batch);
-            self.available += alone;
-            batch = &batch[alone..];
-            let Some(place) = batch.first().and_then(|frame| span.index(*frame)) else { return batch };
+            let chunks = span.chunk..span.chunk + span.chunks;
+            let (fields, counts) = (&mut self.free[chunks.clone()], &mut self.counts[chunks]);
+            let plain = put_plain(fields, counts, span.first, batch);
+            self.available += plain;
+            batch = &batch[plain..];
+            let Some(place) = batch.first().and_then(|frame| span.place(*frame)) else { return batch };
             if let Err(wrong) = self.put_single(place) {
                 *outcome = outcome.and(Err(wrong));
             }
@@ -164,7 +206,7 @@ impl Zone {
             return Err(FrameError::NotOurs);
         }
         self.free[chunk].insert(bit);
-        self.recount(chunk, self.counts[chunk].free + 1);
+        self.recount(chunk, self.counts[chunk].free() + 1);
         Ok(())
     }
 
@@ -179,7 +221,7 @@ impl Zone {
     /// Frees a whole chunk; `None` if that is not what is there.
     pub(super) fn put_whole(&mut self, first: usize) -> Option<()> {
         let chunk = first / CHUNK;
-        if self.counts[chunk].free > 0 || self.counts[chunk].usable != ALL {
+        if self.counts[chunk].free() > 0 || self.counts[chunk].usable() != ALL {
             return None;
         }
         self.free[chunk] = Field::ALL;
@@ -192,7 +234,7 @@ impl Zone {
         for (chunk, from, to) in pieces(first, frames) {
             debug_assert!(self.free[chunk].has_all(from, to));
             self.free[chunk].remove_range(from, to);
-            self.recount(chunk, self.counts[chunk].free - size(from, to));
+            self.recount(chunk, self.counts[chunk].free() - size(from, to));
         }
     }
 
@@ -201,7 +243,7 @@ impl Zone {
         for (chunk, from, to) in pieces(first, frames) {
             debug_assert!(!self.free[chunk].has_any(from, to));
             self.free[chunk].insert_range(from, to);
-            self.recount(chunk, self.counts[chunk].free + size(from, to));
+            self.recount(chunk, self.counts[chunk].free() + size(from, to));
         }
     }
 
@@ -221,10 +263,11 @@ impl Zone {
     /// The bits of a chunk have changed: so many are free now.
     fn recount(&mut self, chunk: usize, now: u16) {
         let counts = &mut self.counts[chunk];
-        let before = core::mem::replace(&mut counts.free, now);
+        let before = counts.free();
+        counts.set_free(now);
         self.available = self.available + usize::from(now) - usize::from(before);
-        if !counts.is_changed {
-            counts.is_changed = true;
+        if !counts.is_changed() {
+            counts.set_changed();
             self.changed.push(chunk);
         }
         let [was, is] = [before, now].map(Kind::of);
@@ -246,8 +289,8 @@ impl Zone {
     /// Brings the summaries up to date.
     fn refresh(&mut self) {
         while let Some(chunk) = self.changed.pop() {
-            self.counts[chunk].is_changed = false;
-            let is_whole = self.counts[chunk].free == ALL;
+            self.counts[chunk].set_unchanged();
+            let is_whole = self.counts[chunk].free() == ALL;
             self.runs.set(chunk, if is_whole { Run::WHOLE } else { self.free[chunk].summarise() });
             self.whole_runs.set(chunk, if is_whole { Run::WHOLE } else { Run::default() });
         }
@@ -288,19 +331,19 @@ impl Zone {
     pub(super) fn check_invariants(&mut self) -> usize {
         let (mut usable, mut available) = (0, 0);
         for (chunk, (field, counts)) in self.free.iter().zip(&self.counts).enumerate() {
-            let (free, kind) = (field.count(), Kind::of(counts.free));
-            assert_eq!(free, usize::from(counts.free), "count of chunk {chunk}");
+            let (free, kind) = (field.count(), Kind::of(counts.free()));
+            assert_eq!(free, usize::from(counts.free()), "count of chunk {chunk}");
             assert_eq!(self.partial.contains(chunk), kind == Kind::Partial, "chunk {chunk} among the partial");
             assert_eq!(self.whole.contains(chunk), kind == Kind::Whole, "chunk {chunk} among the whole");
-            let holed = self.holed.iter().find(|(holed, _)| *holed == chunk && counts.usable < ALL);
-            let all = holed.map_or(if counts.usable == ALL { Field::ALL } else { Field::default() }, |(_, all)| *all);
+            let holed = self.holed.iter().find(|(holed, _)| *holed == chunk && counts.usable() < ALL);
+            let all = holed.map_or(if counts.usable() == ALL { Field::ALL } else { Field::default() }, |(_, all)| *all);
             assert!(field.is_subset(&all), "chunk {chunk} gives out what is not usable");
-            assert_eq!(all.count(), usize::from(counts.usable), "usable frames of chunk {chunk}");
-            assert_eq!(self.changed.contains(&chunk), counts.is_changed, "chunk {chunk} among the changed");
-            if !counts.is_changed {
+            assert_eq!(all.count(), usize::from(counts.usable()), "usable frames of chunk {chunk}");
+            assert_eq!(self.changed.contains(&chunk), counts.is_changed(), "chunk {chunk} among the changed");
+            if !counts.is_changed() {
                 assert_eq!(self.runs.get(chunk), field.summarise(), "runs of chunk {chunk}");
             }
-            usable += usize::from(counts.usable);
+            usable += usize::from(counts.usable());
             available += free;
         }
         assert_eq!(available, self.available, "free frames of a zone");
@@ -311,22 +354,26 @@ impl Zone {
     }
 }
 
-/// Frees frames as long as they are of `span`, not free and nothing but the count of their chunk changes; how many.
+/// Frees frames as long as they are in these chunks, of which `first` is the first frame, and nothing but the count of
+/// their chunk depends on them; how many it freed.
 ///
 /// Apart from the zone, so that what it takes for a frame is in registers.
 #[inline]
-fn put_alone(fields: &mut [Field], counts: &mut [Counts], span: Span, batch: &[FrameNumber]) -> usize {
-    let mut freed = 0;
-    for frame in batch {
-        let Some(place) = span.index(*frame) else { break };
-        let (Some(field), Some(counts)) = (fields.get_mut(place / CHUNK), counts.get_mut(place / CHUNK)) else { break };
-        if !counts.counts_alone() || !field.insert_new(place % CHUNK) {
-            break;
+fn put_plain(fields: &mut [Field], counts: &mut [Counts], first: u64, batch: &[FrameNumber]) -> usize {
+    // One check is enough for both.
+    let counts = &mut counts[..fields.len()];
+    for (freed, frame) in batch.iter().enumerate() {
+        let Ok(place) = usize::try_from(frame.get().wrapping_sub(first)) else { return freed };
+        let (Some(field), Some(counts)) = (fields.get_mut(place / CHUNK), counts.get_mut(place / CHUNK)) else {
+            return freed;
+        };
+        let Some(more) = counts.with_one_more() else { return freed };
+        if !field.insert_new(place % CHUNK) {
+            return freed;
         }
-        counts.free += 1;
-        freed += 1;
+        *counts = more;
     }
-    freed
+    batch.len()
 }
 
 /// Which frames a run may be of.

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use super::usable;
 use crate::addr::PageCount;
-use crate::frame::{FrameError, FrameUse, Frames, FramesConfig, Released};
+use crate::frame::records::{State, Tag};
+use crate::frame::{FrameError, FrameNumber, FrameUse, Frames, FramesConfig, Released};
 use crate::ledger::{Limits, Resource, ResourceLedger};
 
 use FrameUse::{Anonymous, Object, Table};
@@ -207,9 +208,61 @@ fn close_to_a_limit_nothing_is_paid_ahead() {
     for alone in &mut alone {
         assert!(matches!(alone.allocate(&owners[0], Anonymous), Err(FrameError::OverLimit(_))));
     }
-    drop(taken);
+    while let Some(frame) = taken.pop() {
+        alone[taken.len() % 2].release(frame).unwrap();
+        assert_eq!(ledger.root().used(Resource::Frames), taken.len() as u64);
+    }
     drop(alone);
     assert_eq!((ledger.root().used(Resource::Frames), frames.available()), (0, 64));
+    frames.check_invariants();
+}
+
+#[test]
+fn what_is_kept_goes_back_when_a_limit_comes_close() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED.with(Resource::Frames, 4096));
+    let frames = Frames::new(&usable(&[(512, 2048)]), CONFIG).unwrap();
+    let owner = frames.add_owner(ledger.root()).unwrap();
+    let mut alone = frames.magazine(0).unwrap();
+    let mut taken: Vec<_> = (0..300).map(|_| alone.allocate(&owner, Anonymous).unwrap()).collect();
+    let paid = ledger.root().used(Resource::Frames);
+    let others = ledger.root().charge(Resource::Frames, 4096 - paid - 500).unwrap();
+    let used = || ledger.root().used(Resource::Frames) - others.amount();
+    let mut kept_most = 0;
+    while let Some(frame) = taken.pop() {
+        let (before, kept) = (used(), used() - taken.len() as u64 - 1);
+        alone.release(frame).unwrap();
+        assert!(used() == before || used() == taken.len() as u64, "{kept} are kept");
+        kept_most = kept_most.max(used() - taken.len() as u64);
+    }
+    assert!((paid - 300..=384).contains(&kept_most), "{kept_most} after {paid} were paid");
+    assert_eq!(used(), 0, "the last ones are not kept");
+    drop(alone);
+    assert_eq!(frames.available(), frames.total());
+    frames.check_invariants();
+}
+
+/// The number of a frame, of its owner and its use are told apart up to the last bit.
+#[test]
+fn the_last_frame_that_can_be_is_held_like_any_other() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let frames = Frames::new(&usable(&[(FrameNumber::END - 1024, FrameNumber::END)]), CONFIG).unwrap();
+    let owners: Vec<_> = (0..70).map(|_| frames.add_owner(ledger.root()).unwrap()).collect();
+    let mut alone = frames.magazine(0).unwrap();
+    for (at, owner) in owners.iter().enumerate() {
+        let used_as = [Anonymous, Object, Table][at % 3];
+        let held = alone.allocate(owner, used_as).unwrap();
+        assert_eq!((held.used_as(), held.number().get() >= FrameNumber::END - 1024), (used_as, true));
+        let run = alone.hold_large(owner, used_as).unwrap();
+        assert!(run.run().first().get() >= FrameNumber::END - 1024);
+        let count = |resource| ledger.root().used(resource) / 512;
+        assert_eq!(count(used_as.resource()), 1);
+        drop((held, run));
+        assert_eq!((count(Resource::Frames), count(Resource::TableFrames)), (0, 0));
+    }
+    let tag = Tag::new(Tag::OWNERS_MAX - 1, Table);
+    assert_eq!((tag.owner(), tag.used_as(), State::shared(tag).tag() == tag), (Tag::OWNERS_MAX - 1, Some(Table), true));
+    drop(alone);
+    assert_eq!(frames.available(), 1024);
     frames.check_invariants();
 }
 
