@@ -170,7 +170,7 @@ fn of_a_batch_what_may_be_freed_is_freed() {
         for (at, wrong) in wrong.iter().enumerate() {
             batch.insert((at + 1) * 400, *wrong);
         }
-        batch.insert(1000, batch[10]);
+        batch.extend_from_within(1000..1040);
         assert_eq!(allocator.free(&batch), Err(FrameError::NotOurs));
         assert_eq!(allocator.available(), freed.len() as u64);
         assert!(freed.iter().all(|frame| allocator.is_free(*frame)));
