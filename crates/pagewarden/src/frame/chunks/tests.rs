@@ -126,6 +126,21 @@ fn single_frames_leave_whole_chunks_whole() {
     }
 }
 
+/// A batch takes what chunks in use have left in another zone before it breaks a whole one here.
+#[test]
+fn whole_chunks_stay_whole_while_another_zone_has_parts() {
+    let allocator = ChunkAllocator::with_zones(&usable(&[(512, 512 * 5)]), 1).unwrap();
+    // Zones of two chunks; of the first of each, 10 frames are free, and all of the second.
+    assert_eq!(take(&allocator, 4 * 512).len(), 4 * 512);
+    for first in [512, 1536] {
+        allocator.free_run(run(first, first + 10)).unwrap();
+        allocator.free_run(run(first + 512, first + 1024)).unwrap();
+    }
+    let mut batch = [frame(0); 20];
+    assert_eq!(allocator.allocate(&mut batch), 20);
+    assert_eq!((0..3).filter(|_| whole_chunk(&allocator).is_ok()).count(), 2);
+}
+
 #[test]
 fn a_run_may_go_on_through_many_zones() {
     let map = usable(&[(512, 512 * 9)]);
