@@ -278,8 +278,12 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// Makes bytes zeros, and whole pages of them a hole. The size stays.
     ///
     /// # Errors
-    /// The source's reason, or [`Errno::OpNotSupp`] for memory that has no holes.
+    /// [`Errno::Perm`] if it is sealed (`mm/shmem.c:shmem_fallocate`), the source's reason, or [`Errno::OpNotSupp`] for
+    /// memory that has no holes.
     pub(crate) fn punch(&self, start: u64, end: u64) -> Result<(), Errno> {
+        if self.is_write_sealed() {
+            return Err(Errno::Perm);
+        }
         let (first, last) = (start.div_ceil(PAGE_SIZE), end / PAGE_SIZE);
         match &self.kind {
             Kind::Anonymous => {}

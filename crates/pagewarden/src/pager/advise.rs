@@ -10,6 +10,7 @@ use crate::manager::{Access, parts};
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, Level, Root};
 use crate::provider::Maps;
+use crate::region::RegionFlags;
 use crate::vmmap::Vmmap;
 
 impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
@@ -37,10 +38,27 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
                 self.read_ahead(range, maps.before);
                 Ok(())
             }
+            Advice::PageOut => {
+                self.page_out(range, maps.before);
+                Ok(())
+            }
             // No frame is taken out of use here, and no page is large.
             Advice::HwPoison | Advice::SoftOffline | Advice::Collapse => Err(Errno::Inval),
             // These are in the map, or hints that nothing is made of.
             _ => Ok(()),
+        }
+    }
+
+    /// Drops the pages that nobody promised to keep, where no other space shows them
+    /// (`mm/madvise.c:madvise_cold_or_pageout_pte_range`). The rest has nowhere to go.
+    fn page_out(&self, range: PageRange, map: &Vmmap) {
+        for (part, region) in parts(map, range) {
+            let is_kept = |entry| !region.flags.contains(RegionFlags::DROPPABLE) && !leaf::is_droppable(entry);
+            // A hint: without memory for it nothing is dropped.
+            let _ = self.change(part, &mut |entry| {
+                let may_go = leaf::has_frame(entry) && self.tables().is_own(entry) && !is_kept(entry);
+                if may_go { Entry::EMPTY } else { entry }
+            });
         }
     }
 

@@ -332,8 +332,11 @@ impl<M: PhysMem + Mmu + 'static> PageManagementProvider for SpacePager<M> {
             }
             Op::Move { from, to, source, .. } => {
                 self.relocate(*from, *to, maps)?;
-                if *source == Source::Removed {
-                    self.populate_locked(*to, maps.after);
+                // What has come along is as resident as it was (`mm/mremap.c:do_mremap`).
+                let moved = PageRange::from_pages(to.first_page(), from.pages());
+                let added = moved.filter(|_| *source == Source::Removed).and_then(|moved| to.from(moved.end()));
+                if let Some(added) = added {
+                    self.populate_locked(added, maps.after);
                 }
                 Ok(())
             }

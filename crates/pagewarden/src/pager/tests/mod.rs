@@ -1,5 +1,6 @@
 //! The pager on the software machine: real tables, processors that remember, and a ledger that must be empty at the end.
 
+mod advice;
 mod audit;
 mod basics;
 mod failing;
