@@ -15,22 +15,22 @@ fn frame(number: u64) -> FrameNumber {
     FrameNumber::new(number).unwrap()
 }
 
-/// A machine with one processor, in whose space page 0 is frame 4. Where its entry is.
-fn machine() -> (Machine, PhysAddr) {
-    let machine = Machine::new(MachineConfig { frames: 5, processors: 1, tlb_entries: 4, table_entries: 4 });
+/// A machine all of whose processors run in a space in which page 0 is frame 4. Where its entry is.
+fn machine(processors: usize) -> (Machine, PhysAddr) {
+    let machine = Machine::new(MachineConfig { frames: 5, processors, tlb_entries: 4, table_entries: 4 });
     let rwx = EntryFlags::PRESENT | EntryFlags::WRITABLE | EntryFlags::USER;
     for number in 0..4 {
         machine.zero(frame(number));
         PhysMem::store(&machine, frame(number).start(), Entry::new(frame(number + 1), rwx).word());
     }
-    machine.activate(0, frame(0));
+    (0..processors).for_each(|processor| machine.activate(processor, frame(0)));
     (machine, frame(3).start())
 }
 
 #[test]
 fn an_entry_that_was_taken_out_stays_empty_and_its_frame_untouched() {
     loom::model(|| {
-        let (machine, place) = machine();
+        let (machine, place) = machine(1);
         let machine = Arc::new(machine);
         let user = Arc::clone(&machine);
         let user = thread::spawn(move || user.store(0, HERE, &[1]).is_ok());
@@ -41,5 +41,19 @@ fn an_entry_that_was_taken_out_stays_empty_and_its_frame_untouched() {
         let _ = user.join().unwrap();
         assert_eq!(PhysMem::load(&*machine, place), 0);
         assert!(machine.is_poisoned(frame(4)));
+    });
+}
+
+#[test]
+fn marks_that_two_processors_make_in_one_entry_are_both_kept() {
+    loom::model(|| {
+        let (machine, place) = machine(2);
+        let machine = Arc::new(machine);
+        let user = Arc::clone(&machine);
+        let user = thread::spawn(move || user.load(1, HERE, &mut [0]).unwrap());
+        machine.store(0, HERE, &[1]).unwrap();
+        user.join().unwrap();
+        let entry = Entry::from_word(PhysMem::load(&*machine, place));
+        assert!(entry.contains(EntryFlags::ACCESSED | EntryFlags::DIRTY), "a mark is lost");
     });
 }

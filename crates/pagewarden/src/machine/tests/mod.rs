@@ -3,11 +3,16 @@
 mod cache;
 mod failing;
 mod guest;
+mod known;
 mod ram;
+mod threads;
 mod tlb;
 mod walk;
 
 use core::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use super::{Machine, MachineConfig, PageFault};
 use crate::addr::{PhysAddr, VirtAddr};
@@ -97,4 +102,32 @@ impl Lab {
         self.machine.load(processor, address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
+}
+
+/// Held by tests whose threads must meet, which they seldom do while those of other tests compete for processors.
+static THREADS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `one` over and over in another thread, until that panics or `other`, which is done over and over beside it and
+/// told how often `one` has been done, says that it is enough.
+fn beside(one: impl Fn() + Sync, mut other: impl FnMut(u64) -> bool) {
+    let _alone = alone();
+    let done = AtomicU64::new(0);
+    // Gone also if this thread panics.
+    let running = Arc::new(());
+    let seen = Arc::downgrade(&running);
+    thread::scope(|scope| {
+        let running = running;
+        let thread = scope.spawn(|| {
+            while seen.strong_count() > 0 {
+                one();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while !thread.is_finished() && !other(done.load(Ordering::Relaxed)) {}
+        drop(running);
+    });
 }

@@ -1,10 +1,10 @@
 //! Physical memory by bytes, words and frames.
 
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec;
 
-use super::frame;
-use crate::addr::{PAGE_SIZE, PhysAddr};
+use super::{HERE, beside, frame};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::machine::numbers::Numbers;
 use crate::machine::{Machine, MachineConfig, POISON};
 use crate::mmu::PhysMem;
@@ -62,20 +62,18 @@ fn words_are_little_endian_and_exchanged_only_if_they_are_as_expected() {
 #[test]
 fn writers_of_bytes_in_one_word_do_not_disturb_each_other() {
     let machine = machine();
-    thread::scope(|scope| {
-        for index in 0..4 {
-            let machine = &machine;
-            scope.spawn(move || {
-                let place = frame(0).at(2 * index + 1);
-                for round in 0..20_000_u64 {
-                    let byte = round.to_le_bytes()[0];
-                    machine.write(place, &[byte]);
-                    let mut found = [0];
-                    machine.read(place, &mut found);
-                    assert_eq!(found, [byte]);
-                }
-            });
-        }
+    let write = |offset, round: u64| {
+        let (place, byte) = (frame(0).at(offset), round.to_le_bytes()[0]);
+        machine.write(place, &[byte]);
+        let mut found = [0];
+        machine.read(place, &mut found);
+        assert_eq!(found, [byte]);
+    };
+    let rounds = AtomicU64::new(0);
+    let one = || write(1, rounds.fetch_add(1, Ordering::Relaxed));
+    beside(one, |round| {
+        write(6, !round);
+        round > 100_000
     });
 }
 
@@ -83,6 +81,18 @@ fn writers_of_bytes_in_one_word_do_not_disturb_each_other() {
 #[should_panic(expected = "phys 0x4000 is outside of the 4 frames")]
 fn a_word_outside_of_memory() {
     PhysMem::load(&machine(), PhysAddr::new(4 * PAGE_SIZE).unwrap());
+}
+
+#[test]
+#[should_panic(expected = "0x123456789004 is inside a word")]
+fn a_word_for_a_guest_that_is_not_aligned() {
+    let _ = machine().compare_exchange(0, VirtAddr::new(HERE.as_u64() + 4), 1, 2);
+}
+
+#[test]
+#[should_panic(expected = "too much memory")]
+fn more_memory_than_processors_can_address() {
+    Machine::new(MachineConfig { frames: u64::MAX, ..MachineConfig::default() });
 }
 
 #[test]

@@ -75,6 +75,16 @@ fn a_store_to_a_page_known_as_clean_walks_and_one_known_as_dirty_does_not() {
     lab.set(place, lab.entry(place).with(EntryFlags::WRITABLE));
     lab.machine.store(0, HERE, &[1]).unwrap();
     assert!(lab.entry(place).contains(EntryFlags::DIRTY));
+    // The store that was refused has forgotten the page.
+    lab.map(root, HERE, 1, EntryFlags::PRESENT | EntryFlags::USER);
+    assert_eq!(lab.load(0, HERE), Ok(1));
+    lab.machine.activate(0, root);
+    assert_eq!(lab.load(0, HERE), Ok(2));
+    lab.map(root, HERE, 0, EntryFlags::PRESENT | EntryFlags::USER);
+    lab.machine.store(0, HERE, &[1]).unwrap_err();
+    assert_eq!(lab.load(0, HERE), Ok(1));
+    lab.map(root, HERE, 0, RWX);
+    lab.machine.store(0, HERE, &[1]).unwrap();
     // Known as dirty: who cleans the page without a flush misses the next store.
     lab.set(place, lab.entry(place).without(EntryFlags::DIRTY));
     lab.machine.store(0, HERE, &[2]).unwrap();
@@ -308,6 +318,9 @@ fn a_flush_that_is_left_out_leaves_everything() {
     lab.machine.flush_point().fail_once(1);
     lab.machine.flush(lab.table(), page(HERE));
     lab.machine.flush(root, page(HERE));
+    assert_eq!(lab.load(0, HERE), Ok(1));
+    lab.machine.flush_point().fail_once(0);
+    lab.machine.flush_all(root);
     assert_eq!(lab.load(0, HERE), Ok(1));
     lab.machine.flush(root, page(HERE));
     assert!(lab.load(0, HERE).is_err());

@@ -1,13 +1,10 @@
 //! Walks of tables: faults, rights, marks, large leaves, accesses over borders.
 
-use std::thread;
-use std::vec::Vec;
-
 use super::{ALL_LEVELS, HERE, Lab, RWX, frame};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::machine::{FaultCode, PageFault};
 use crate::manager::{Access, KeyRights};
-use crate::mmu::{Mmu, PhysMem};
+use crate::mmu::PhysMem;
 use crate::page_table::{Entry, EntryFlags, Level};
 use crate::prot::ProtectionKey;
 
@@ -256,46 +253,4 @@ fn a_processor_that_runs_in_no_space_makes_no_access() {
     lab.load(0, HERE).unwrap();
     lab.machine.deactivate(0);
     let _ = lab.load(0, HERE);
-}
-
-#[test]
-fn no_mark_appears_in_an_entry_that_was_taken_out() {
-    let lab = Lab::with(crate::machine::MachineConfig { tlb_entries: 0, ..Default::default() });
-    let root = lab.space(0);
-    let place = lab.map(root, HERE, 0, RWX);
-    let (machine, entry) = (&lab.machine, lab.entry(place).word());
-    thread::scope(|scope| {
-        let user = scope.spawn(|| (0..100_000).filter(|_| machine.store(0, HERE, &[1]).is_ok()).count());
-        let mut seen = Vec::new();
-        while !user.is_finished() {
-            PhysMem::store(machine, place, entry);
-            std::hint::spin_loop();
-            // Whatever the processor has read by now, it must not write once there is nothing.
-            PhysMem::store(machine, place, 0);
-            seen.extend((0..8).map(|_| PhysMem::load(machine, place)).find(|word| *word != 0));
-        }
-        assert_eq!(seen, []);
-        user.join().unwrap();
-    });
-}
-
-#[test]
-fn no_access_is_under_way_after_a_flush() {
-    let lab = Lab::new();
-    let root = lab.space(0);
-    let place = lab.map(root, HERE, 0, RWX);
-    let (machine, entry) = (&lab.machine, lab.entry(place));
-    let page = crate::addr::PageRange::from_len(HERE, PAGE_SIZE).unwrap();
-    thread::scope(|scope| {
-        let user = scope.spawn(|| (0..5000).filter(|_| machine.store(0, HERE, &[1; 4096]).is_ok()).count());
-        while !user.is_finished() {
-            PhysMem::store(machine, place, 0);
-            machine.flush(root, page);
-            machine.poison(entry.frame());
-            assert!(machine.is_poisoned(entry.frame()), "somebody writes to a frame that was taken away");
-            PhysMem::store(machine, place, entry.word());
-            std::hint::spin_loop();
-        }
-        user.join().unwrap();
-    });
 }
