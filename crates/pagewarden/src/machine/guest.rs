@@ -281,7 +281,8 @@ impl<'machine> Guest<'machine> {
         let page = self.numbers.below(range.pages().get()) * PAGE_SIZE;
         let within = match self.numbers.below(8) {
             0 => 0,
-            1 => PAGE_SIZE - 1 - self.numbers.below(len.min(PAGE_SIZE)),
+            // So that it reaches over the next border, a long one over two.
+            1 => PAGE_SIZE - 1 - self.numbers.below(((len - 1) % PAGE_SIZE).max(1)),
             2 => self.numbers.below(PAGE_SIZE),
             _ => self.numbers.below(PAGE_SIZE / 8) * 8,
         };

@@ -9,6 +9,7 @@ use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::frame::FrameNumber;
 use crate::machine::guest::{Area, Failure, Guest, MAX_FAULTS, Tally};
 use crate::machine::{FaultCode, MachineConfig, PageFault};
+use crate::manager::Access;
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, EntryFlags, Level};
 use crate::prot::Prot;
@@ -96,6 +97,7 @@ fn memory_that_is_right_is_found_right() {
         let tally = run(&lab, seed, 2000).unwrap();
         let kinds = [tally.loads, tally.stores, tally.fetches, tally.exchanges, tally.refused];
         assert!(kinds.into_iter().all(|count| count > 20), "{tally:?}");
+        assert_eq!(kinds.into_iter().sum::<u64>(), 2000);
         let plain = Lab::with(MachineConfig { tlb_entries: 0, table_entries: 0, ..MachineConfig::default() });
         assert_eq!(run(&plain, seed, 2000).unwrap(), tally, "what is remembered changes nothing");
         let hits = [&lab, &plain].map(|lab| lab.machine.statistics().hits);
@@ -130,6 +132,14 @@ fn memory_that_nobody_zeroed_is_found() {
     let expected = Failure::Wrong { address: HERE, expected: 0, found: crate::machine::POISON };
     assert_eq!(guest.check(HERE, 8, &mut handler), Err(expected));
     assert_eq!(guest.verify(&mut handler), Err(expected));
+    // What cannot be loaded is not compared, and what can to its last byte.
+    lab.machine.zero(frame(Lab::FIRST_PAGE));
+    guest.map(area(1, 1, Prot::WRITE));
+    assert_eq!(guest.verify(&mut |_| Err("not there")), Ok(()));
+    lab.machine.write(frame(Lab::FIRST_PAGE).at(PAGE_SIZE - 1), &[7]);
+    let address = HERE.checked_add(PAGE_SIZE - 1).unwrap();
+    let expected = Failure::Wrong { address, expected: 0, found: 7 };
+    assert_eq!(guest.verify(&mut |_| Err("not there")), Err(expected));
 }
 
 #[test]
@@ -145,9 +155,19 @@ fn a_fault_that_does_not_end_is_an_error() {
     };
     let last = HERE.checked_add(PAGE_SIZE - 1).unwrap();
     let code = FaultCode::USER;
-    let fault = PageFault { address: last, access: crate::manager::Access::Read, code };
+    let fault = PageFault { address: last, access: Access::Read, code };
     assert_eq!(guest.check(last, 1, &mut handler), Err(Failure::FaultLoop(fault)));
     assert_eq!(calls, MAX_FAULTS);
+    let mut calls = 0;
+    let looped = guest.check(last, 2, &mut |_| {
+        calls += 1;
+        Ok::<(), ()>(())
+    });
+    assert_eq!((looped, calls), (Err(Failure::FaultLoop(fault)), 2 * MAX_FAULTS), "as often for each page");
+    let mut forbidden = Guest::new(&lab.machine, 0, 1);
+    forbidden.map(area(0, 2, Prot::NONE));
+    let looped = forbidden.step(&mut |_| Ok::<(), ()>(()));
+    assert!(matches!(looped, Err(Failure::FaultLoop(_))), "nobody has refused it: {looped:?}");
     let refused = guest.check(last, 2, &mut |_| Err("no"));
     assert_eq!(refused, Err(Failure::Refused { fault, reason: "no" }));
 }
@@ -179,12 +199,184 @@ fn a_store_that_is_refused_half_way_is_known_by_halves() {
     guest.shadow().read(start, &mut shadow);
     assert_eq!(shadow, [1, 2, 0, 0]);
     guest.check(start, 2, &mut |_| Err(())).unwrap();
-    // A child has the same memory; what it stores is its own.
-    let mut child = guest.fork(0, 2);
-    child.store(HERE, &[5], &mut |_| Err(())).unwrap();
-    let failure = Failure::Wrong { address: HERE, expected: 0, found: 5 };
-    assert_eq!(guest.check(HERE, 1, &mut |_| Err(())), Err(failure));
     assert!(lab.entry(place).contains(EntryFlags::DIRTY));
+}
+
+#[test]
+fn what_was_stored_stays_though_a_later_try_ends_earlier() {
+    let lab = Lab::new();
+    let root = lab.space(0);
+    lab.machine.zero(frame(Lab::FIRST_PAGE));
+    let place = lab.map(root, HERE, 0, RWX);
+    let mut guest = Guest::new(&lab.machine, 0, 1);
+    let start = HERE.checked_add(PAGE_SIZE - 2).unwrap();
+    let mut faults = Vec::new();
+    let refused = guest.store(start, &[1, 2, 3], &mut |fault| {
+        faults.push(fault.address);
+        lab.set(place, Entry::EMPTY);
+        lab.machine.flush_all(root);
+        if faults.len() == 1 { Ok(()) } else { Err("no memory") }
+    });
+    assert!(matches!(refused, Err(Failure::Refused { reason: "no memory", .. })));
+    assert_eq!(faults, [HERE.checked_add(PAGE_SIZE).unwrap(), start]);
+    let mut shadow = [9; 3];
+    guest.shadow().read(start, &mut shadow);
+    assert_eq!(shadow, [1, 2, 0]);
+}
+
+#[test]
+fn a_child_has_the_same_memory_and_goes_its_own_way() {
+    let lab = Lab::new();
+    let root = lab.space(0);
+    lab.space(1);
+    lab.machine.zero(frame(Lab::FIRST_PAGE));
+    lab.map(root, HERE, 0, RWX);
+    let mut guest = Guest::new(&lab.machine, 0, 1);
+    guest.map(area(0, 1, Prot::all()));
+    guest.store(HERE, &[4, 4], &mut |_| Err(())).unwrap();
+    let mut child = guest.fork(0, 2);
+    assert_eq!(child.areas(), guest.areas());
+    child.check(HERE, 8, &mut |_| Err(())).unwrap();
+    child.store(HERE, &[5], &mut |_| Err(())).unwrap();
+    let failure = Failure::Wrong { address: HERE, expected: 4, found: 5 };
+    assert_eq!(guest.check(HERE, 1, &mut |_| Err(())), Err(failure));
+    let tallies = [2, 2, 3].map(|seed| {
+        let mut child = child.fork(0, seed);
+        child.run(100, &mut |_| Err(())).unwrap();
+        PhysMem::write(&lab.machine, frame(Lab::FIRST_PAGE).start(), &[5, 4]);
+        lab.machine.write(frame(Lab::FIRST_PAGE).at(2), &[0; 4094]);
+        child.tally()
+    });
+    assert!(tallies[0] == tallies[1] && tallies[0] != tallies[2], "{tallies:?}");
+    // There is nothing in the space that the other processor runs in.
+    assert!(child.fork(1, 2).check(HERE, 1, &mut |_| Err(())).is_err());
+    child.check(HERE, 1, &mut |_| Err(())).unwrap();
+    child.move_to(1);
+    assert!(child.check(HERE, 1, &mut |_| Err(())).is_err());
+}
+
+/// What becomes of the first step of guests with one area.
+fn first_steps(lab: &Lab, area: Area) -> impl Iterator<Item = (Guest<'_>, Result<(), Failure<&'static str>>)> {
+    (0..400).map(move |seed| {
+        lab.machine.zero(frame(Lab::FIRST_PAGE));
+        // Wrong is one byte of each word.
+        for offset in (3..PAGE_SIZE).step_by(8) {
+            lab.machine.write(frame(Lab::FIRST_PAGE).at(offset), &[7]);
+        }
+        let mut guest = Guest::new(&lab.machine, 0, seed);
+        guest.map(area);
+        let outcome = guest.step(&mut |_| Err("not there"));
+        (guest, outcome)
+    })
+}
+
+#[test]
+fn accesses_are_of_the_kind_that_is_counted() {
+    let lab = Lab::new();
+    lab.space(0);
+    for allowed in [Prot::all(), Prot::WRITE] {
+        let mut kinds = BTreeMap::new();
+        for (guest, outcome) in first_steps(&lab, area(0, 1, allowed)) {
+            let tally = guest.tally();
+            let Err(Failure::Refused { fault, .. }) = outcome else {
+                assert_eq!((outcome, tally.refused), (Ok(()), 1));
+                continue;
+            };
+            let counted = [tally.loads, tally.stores, tally.exchanges, tally.fetches];
+            *kinds.entry((std::format!("{:?}", fault.access), counted)).or_insert(0) += 1;
+        }
+        let kinds: Vec<_> = kinds.keys().map(|(access, counted)| (access.as_str(), *counted)).collect();
+        let [fetch, load, exchange, store] =
+            [("Execute", [0, 0, 0, 1]), ("Read", [1, 0, 0, 0]), ("Write", [0, 0, 1, 0]), ("Write", [0, 1, 0, 0])];
+        let expected = if allowed == Prot::WRITE { vec![store] } else { vec![fetch, load, exchange, store] };
+        assert_eq!(kinds, expected, "no exchange shows what must not be loaded");
+    }
+}
+
+#[test]
+fn an_exchange_that_finds_another_word_is_found() {
+    let lab = Lab::new();
+    let root = lab.space(0);
+    lab.map(root, HERE, 0, RWX);
+    let mut exchanges = first_steps(&lab, area(0, 1, Prot::all())).filter(|(guest, _)| guest.tally().exchanges == 1);
+    let is_found = |(_, outcome)| match outcome {
+        Err(Failure::Wrong { address, expected: 0, found: 7 }) => address.as_u64() % 8 == 3,
+        _ => false,
+    };
+    assert!(exchanges.next().is_some() && exchanges.all(is_found));
+}
+
+#[test]
+fn stores_change_the_memory_and_so_do_half_of_the_exchanges() {
+    let lab = Lab::with(MachineConfig { tlb_entries: 0, ..MachineConfig::default() });
+    let root = lab.space(0);
+    lab.machine.zero(frame(Lab::FIRST_PAGE));
+    lab.map(root, HERE, 0, RWX);
+    let mut guest = Guest::new(&lab.machine, 0, 1);
+    guest.map(area(0, 1, Prot::all()));
+    let (mut exchanged, mut stored) = (0, 0);
+    let content = |guest: &Guest<'_>| {
+        let mut bytes = vec![0; 4096];
+        guest.shadow().read(HERE, &mut bytes);
+        bytes
+    };
+    for _ in 0..1000 {
+        let (before, tally) = (content(&guest), guest.tally());
+        guest.step(&mut |_| Err(())).unwrap();
+        let is_changed = content(&guest) != before;
+        exchanged += u64::from(is_changed && guest.tally().exchanges > tally.exchanges);
+        stored += u64::from(is_changed && guest.tally().stores > tally.stores);
+    }
+    let Tally { exchanges, stores, .. } = guest.tally();
+    assert!(exchanged > exchanges / 4 && exchanged < exchanges / 4 * 3, "{exchanged} of {exchanges}");
+    assert!(stored > stores / 10 * 9, "{stored} of {stores} stores changed anything");
+}
+
+#[test]
+fn accesses_reach_over_one_border_and_two() {
+    let lab = Lab::with(MachineConfig { tlb_entries: 0, ..MachineConfig::default() });
+    let root = lab.space(0);
+    let places = [0, 1, 2].map(|number| {
+        lab.machine.zero(frame(Lab::FIRST_PAGE + number));
+        lab.map(root, HERE.checked_add(number * PAGE_SIZE).unwrap(), number, RWX)
+    });
+    let mut guest = Guest::new(&lab.machine, 0, 1);
+    guest.map(area(0, 3, Prot::all()));
+    // Accesses by how many pages they touch, and by which.
+    let (mut touched, mut in_page) = ([0; 4], [0; 3]);
+    for _ in 0..10_000 {
+        places.iter().for_each(|place| lab.set(*place, lab.entry(*place).without(EntryFlags::ACCESSED)));
+        guest.step(&mut |_| Err(())).unwrap();
+        let is_touched = places.map(|place| lab.entry(place).contains(EntryFlags::ACCESSED));
+        touched[is_touched.iter().filter(|is_touched| **is_touched).count()] += 1;
+        for (count, is_touched) in in_page.iter_mut().zip(is_touched) {
+            *count += u64::from(is_touched);
+        }
+    }
+    assert!(in_page.into_iter().all(|count| count > 2000), "{in_page:?}");
+    assert!(touched[0] == 0 && touched[2] > 500 && touched[3] > 2, "{touched:?}");
+}
+
+#[test]
+fn without_memory_there_is_no_access() {
+    let lab = Lab::new();
+    let mut guest = Guest::new(&lab.machine, 0, 1);
+    assert_eq!(guest.run(3, &mut |_| Err(())), Ok(()));
+    assert_eq!(guest.tally(), Tally::default());
+}
+
+#[test]
+fn a_failure_says_what_where_and_why() {
+    let fault = PageFault { address: HERE, access: Access::Write, code: FaultCode::USER };
+    let here = std::format!("{HERE}");
+    let says = |failure: Failure<&str>, parts: &[&str]| {
+        let text = std::format!("{failure}");
+        assert!(text.contains(&here) && parts.iter().all(|part| text.contains(part)), "{text}");
+    };
+    says(Failure::Refused { fault, reason: "no memory" }, &["refused", "Write", "no memory"]);
+    says(Failure::FaultLoop(fault), &["for ever", "Write"]);
+    says(Failure::Wrong { address: HERE, expected: 0x12, found: 0x34 }, &["0x34 at", "not 0x12"]);
+    says(Failure::Allowed { address: HERE, access: Access::Execute }, &["Execute", "forbidden"]);
 }
 
 #[test]
