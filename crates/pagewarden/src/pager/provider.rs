@@ -205,10 +205,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     /// Makes those pages of `range` resident that `map` says are locked. Linux does not mind what cannot be.
     fn populate_locked(&self, range: PageRange, map: &Vmmap) {
-        let is_wanted = |region: &Region| {
-            region.flags.contains(RegionFlags::LOCKED) && !region.flags.contains(RegionFlags::LOCK_ON_FAULT)
-        };
-        for (part, _) in parts(map, range).filter(|(_, region)| is_wanted(region)) {
+        for (part, _) in parts(map, range).filter(|(_, region)| is_resident_when_locked(region)) {
             let _ = self.populate(part, map, None);
         }
     }
@@ -290,6 +287,11 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
             self.forget_views(entry.range, map);
         }
     }
+}
+
+/// Whether the region is locked, and not only page by page as it is touched.
+fn is_resident_when_locked(region: &Region) -> bool {
+    region.flags.contains(RegionFlags::LOCKED) && !region.flags.contains(RegionFlags::LOCK_ON_FAULT)
 }
 
 /// A page without rights cannot be made resident.
@@ -408,7 +410,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
     fn populate_if_writable(&self, range: PageRange, to: Prot, maps: Maps<'_>) {
         for (part, region) in parts(maps.before, range) {
             let was_read_only = !region.prot.contains(Prot::WRITE) && !region.is_shared();
-            if was_read_only && to.contains(Prot::WRITE) && region.flags.contains(RegionFlags::LOCKED) {
+            if was_read_only && to.contains(Prot::WRITE) && is_resident_when_locked(region) {
                 let _ = self.populate(part, maps.after, None);
             }
         }

@@ -1,6 +1,6 @@
-//! Advice, and moves of what was advised or locked.
+//! Advice, and what becomes of locked pages that are moved or protected.
 
-use super::{READ, RW, World, map_anonymous, map_file, page, private};
+use super::{READ, RW, World, map_anonymous, map_file, mprotect, page, private};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
 use crate::ledger::Limits;
@@ -76,6 +76,24 @@ fn a_move_makes_resident_what_it_adds() {
     space.call(&grow(8, 16, 4)).unwrap();
     assert_eq!([16, 17, 18, 19].map(is_resident), [false, false, true, true]);
     space.check_invariants();
+    drop(space);
+    world.check_empty();
+}
+
+/// Locked private pages that become writable are made so at once, but for those that are locked as they are touched.
+#[test]
+fn what_is_locked_on_fault_is_not_made_resident_by_mprotect() {
+    let world = World::new(64);
+    let space = world.space();
+    space.call(&private(0, 2, 0)).unwrap();
+    for (at, flags) in [(0, 0), (1, 1)] {
+        let _ = space.call(&Request::Mlock { addr: page(at), len: PAGE_SIZE, flags });
+    }
+    let before = world.pager.frames().available();
+    space.call(&mprotect(1, 1, RW)).unwrap();
+    assert_eq!(world.pager.frames().available(), before);
+    space.call(&mprotect(0, 1, RW)).unwrap();
+    assert!(world.pager.frames().available() < before);
     drop(space);
     world.check_empty();
 }
