@@ -60,7 +60,7 @@ struct Wanted {
 
 impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     /// What is at `page`.
-    #[inline]
+    #[inline(always)]
     pub fn query(&self, root: &Root, page: VirtAddr) -> Mapped {
         let Ok(page) = table::page_of(page) else { return Mapped::Nothing(Level::ROOT) };
         // Tables that are exclusive stay while the space is locked.
@@ -124,15 +124,27 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
             });
         }
         self.fold(table, indices, state, |state, index, entry| {
-            if table::is_exclusive(entry) {
-                self.fold_exclusive((root, table.child(index, entry)), range, state, step)
-            } else if entry.is_table(table.level) {
-                let part = table.span(index).intersection(range);
-                part.into_iter().fold(state, |state, part| self.fold_shared(root, part, state, step))
-            } else {
-                step(state, table.span(index), entry, table.level)
+            if entry.is_table(table.level) {
+                return self.fold_below((root, table, index), entry, range, (state, step));
             }
+            step(state, table.span(index), entry, table.level)
         })
+    }
+
+    /// What the table has of it that `entry`, of `table` at `index`, leads to.
+    #[inline(never)]
+    fn fold_below<S>(
+        &self,
+        (root, table, index): (&Root, Table, u64),
+        entry: Entry,
+        range: PageRange,
+        (state, step): (S, &mut impl FnMut(S, PageRange, Entry, Level) -> S),
+    ) -> S {
+        if table::is_exclusive(entry) {
+            return self.fold_exclusive((root, table.child(index, entry)), range, state, step);
+        }
+        let part = table.span(index).intersection(range);
+        part.into_iter().fold(state, |state, part| self.fold_shared(root, part, state, step))
     }
 
     /// What there is where tables may be led elsewhere meanwhile.
