@@ -156,7 +156,8 @@ impl Table {
                  many; peers know whether it is free.\n"
             }
             Kind::Tables => {
-                "- Nobody flushes: pagewarden's flushes are counted, the peers' tokens for one are ignored.\n\
+                "- Nobody flushes: the tokens that callers get for pages are ignored, the flushes that pagewarden asks for \
+                 after ranges are counted.\n\
                  - Pagewarden counts the entries of tables and frees tables that become empty. x86_64 counts nothing and frees \
                  tables on request, page_table_multiarch all at once at the end; neither is timed.\n\
                  - Pages are mapped as dirty (page_table_multiarch knows no such bit). While a page is clean a processor may be setting \
