@@ -191,7 +191,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     }
 
     /// Edits the table that `entry`, of `table` at `index`, leads to; how many entries of `table` have gone: 1 if it has
-    /// become empty.
+    /// become empty. Kept out of the loop over leaves, which then stays in registers.
     #[inline(never)]
     fn edit_below<C>(
         &self,

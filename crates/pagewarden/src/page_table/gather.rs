@@ -132,7 +132,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> Gather<'a, M, O> {
         }
     }
 
-    /// As [`leaf`](Self::leaf), for the entry of `table` at `index`.
+    /// As [`leaf`](Self::leaf), for the entry of `table` at `index`, whose span is made out here and in no loop.
     #[inline(never)]
     pub(super) fn leaf_of(&mut self, table: Table, index: u64, entry: Entry) {
         self.leaf(table.span(index), entry, table.level);

@@ -59,7 +59,7 @@ struct Wanted {
 }
 
 impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
-    /// What is at `page`.
+    /// What is at `page`. Inlined, lest what it returns goes through memory.
     #[inline(always)]
     pub fn query(&self, root: &Root, page: VirtAddr) -> Mapped {
         let Ok(page) = table::page_of(page) else { return Mapped::Nothing(Level::ROOT) };
@@ -131,7 +131,8 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
         })
     }
 
-    /// What the table has of it that `entry`, of `table` at `index`, leads to.
+    /// What the table has of it that `entry`, of `table` at `index`, leads to. Kept out of the loop over leaves, which then
+    /// stays in registers.
     #[inline(never)]
     fn fold_below<S>(
         &self,
