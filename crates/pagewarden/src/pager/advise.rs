@@ -10,7 +10,6 @@ use crate::manager::{Access, parts};
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::{Entry, Level, Root};
 use crate::provider::Maps;
-use crate::region::RegionFlags;
 use crate::vmmap::Vmmap;
 
 impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
@@ -21,7 +20,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
                 self.change(range, &mut |entry| if leaf::is_guard(entry) { entry } else { Entry::EMPTY })
             }
             Advice::Free => {
-                self.tables().note_lazy();
+                self.tables().note_droppable();
                 self.change(range, &mut |entry| {
                     let may_go = entry.is_present() && self.tables().is_own(entry);
                     if may_go { leaf::made_lazy(entry) } else { entry }
@@ -39,7 +38,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
                 Ok(())
             }
             Advice::PageOut => {
-                self.page_out(range, maps.before);
+                self.page_out(range);
                 Ok(())
             }
             // No frame is taken out of use here, and no page is large.
@@ -51,15 +50,12 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     /// Drops the pages that nobody promised to keep, where no other space shows them
     /// (`mm/madvise.c:madvise_cold_or_pageout_pte_range`). The rest has nowhere to go.
-    fn page_out(&self, range: PageRange, map: &Vmmap) {
-        for (part, region) in parts(map, range) {
-            let is_kept = |entry| !region.flags.contains(RegionFlags::DROPPABLE) && !leaf::is_droppable(entry);
-            // A hint: without memory for it nothing is dropped.
-            let _ = self.change(part, &mut |entry| {
-                let may_go = leaf::has_frame(entry) && self.tables().is_own(entry) && !is_kept(entry);
-                if may_go { Entry::EMPTY } else { entry }
-            });
-        }
+    fn page_out(&self, range: PageRange) {
+        // A hint: without memory for it nothing is dropped.
+        let _ = self.change(range, &mut |entry| {
+            let may_go = leaf::is_droppable(entry) && self.tables().is_own(entry);
+            if may_go { Entry::EMPTY } else { entry }
+        });
     }
 
     fn change(&self, range: PageRange, change: &mut dyn FnMut(Entry) -> Entry) -> Result<(), Errno> {

@@ -18,7 +18,7 @@ use crate::object::ObjectKind;
 use crate::object::memory::{ObjectMemory, State};
 use crate::page_table::{Entry, Root, Slot};
 use crate::prot::Prot;
-use crate::region::Region;
+use crate::region::{Region, RegionFlags};
 use crate::vmmap;
 
 /// Pages that a load from an object shows at once, if they are there: the aligned 64 KiB around it.
@@ -75,7 +75,13 @@ impl<'a> Touch<'a> {
     }
 
     const fn sharing(&self) -> Sharing {
-        if self.region.is_shared() { Sharing::Shared } else { Sharing::Private }
+        if self.region.is_shared() {
+            Sharing::Shared
+        } else if self.region.flags.contains(RegionFlags::DROPPABLE) {
+            Sharing::Droppable
+        } else {
+            Sharing::Private
+        }
     }
 
     fn readable(&self, frame: FrameNumber) -> Entry {
@@ -157,6 +163,9 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
     fn try_touch_anonymous(&self, touch: &Touch<'_>) -> Result<(), Failure> {
         self.try_touch(touch, &mut |root, slot| {
             if touch.is_store() {
+                if touch.sharing() == Sharing::Droppable {
+                    self.note_droppable();
+                }
                 let new = self.pager().zeroed_frame(self.owner(), FrameUse::Anonymous)?;
                 return Ok(self.show_new(touch, root, (slot, Entry::EMPTY), new));
             }

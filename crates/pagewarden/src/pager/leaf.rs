@@ -12,6 +12,8 @@ const KEPT: EntryFlags = EntryFlags::SOFT_1;
 const LAZY: EntryFlags = EntryFlags::SOFT_2;
 /// Not present: an access ends in a signal (`MADV_GUARD_INSTALL`).
 const GUARD: EntryFlags = EntryFlags::SOFT_3;
+/// The contents may be dropped whatever is stored (`MAP_DROPPABLE`).
+const DROPPABLE: EntryFlags = EntryFlags::SOFT_4;
 /// What depends on rights.
 const RIGHTS: EntryFlags =
     EntryFlags::PRESENT.union(EntryFlags::WRITABLE).union(EntryFlags::USER).union(EntryFlags::NO_EXECUTE);
@@ -23,6 +25,8 @@ const STORED: EntryFlags = EntryFlags::ACCESSED.union(EntryFlags::DIRTY);
 pub(super) enum Sharing {
     /// This space.
     Private,
+    /// This space, until the contents are dropped.
+    Droppable,
     /// Everybody who shows the frame.
     Shared,
 }
@@ -36,6 +40,7 @@ pub(super) const fn guard() -> Entry {
 pub(super) fn readable(frame: FrameNumber, prot: Prot, key: ProtectionKey, sharing: Sharing) -> Entry {
     let mut flags = (Entry::flags_of(prot) - EntryFlags::WRITABLE) | EntryFlags::ACCESSED;
     flags.set(SHARED, sharing == Sharing::Shared);
+    flags.set(DROPPABLE, sharing == Sharing::Droppable);
     Entry::new(frame, flags).with_key(key)
 }
 
@@ -76,7 +81,7 @@ pub(super) fn is_dirty(entry: Entry) -> bool {
 
 /// Whether its contents may be dropped now.
 pub(super) fn is_droppable(entry: Entry) -> bool {
-    entry.contains(LAZY) && !is_dirty(entry)
+    entry.contains(DROPPABLE) || entry.contains(LAZY) && !is_dirty(entry)
 }
 
 /// The contents may be dropped from now on, until something is stored.

@@ -21,7 +21,7 @@
 //! file       a frame of the object, read-only      -                          own (a copy)
 //! own        a frame that nobody else shows        -                          - (writable, if it was not)
 //! common     a frame that others show, read-only   -                          own (a copy, unless all others have gone)
-//! lazy       own; may become nothing any time      -                          own
+//! lazy       own; may become nothing any time      -                          own (of droppable memory: as before)
 //! kept       not present, with a frame             only after mprotect(2), which makes it what it was
 //! guard      not present, without                  SIGSEGV                    SIGSEGV
 //! ```

@@ -59,7 +59,7 @@ impl<M: PhysMem + Mmu> Pager<M> {
             if freed >= wanted {
                 return freed;
             }
-            freed += space.drop_lazy(wanted - freed);
+            freed += space.drop_some(wanted - freed);
         }
         for file in self.alive(&self.files) {
             if freed >= wanted {
@@ -96,10 +96,10 @@ impl<M: PhysMem + Mmu> Pager<M> {
 }
 
 impl<M: PhysMem + Mmu> SpaceTables<M> {
-    /// Drops pages that were given up and not stored to since; at most `wanted`. How many. Those in tables that are
-    /// shared stay.
-    fn drop_lazy(&self, wanted: u64) -> u64 {
-        if !self.may_have_lazy() {
+    /// Drops pages that were given up and not stored to since, and those of droppable memory; at most `wanted`. How many.
+    /// Those in tables that are shared stay.
+    fn drop_some(&self, wanted: u64) -> u64 {
+        if !self.may_have_droppable() {
             return 0;
         }
         let mut dropped = 0;

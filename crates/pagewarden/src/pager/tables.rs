@@ -30,8 +30,8 @@ pub(crate) struct SpaceTables<M: PhysMem + Mmu> {
     frame: FrameNumber,
     /// Gone when the space has ended.
     root: RwLock<Option<Root>>,
-    /// Not 0 once pages were given up.
-    lazy: AtomicU32,
+    /// Not 0 once there were pages that may be dropped.
+    droppable: AtomicU32,
 }
 
 impl<M: PhysMem + Mmu> fmt::Debug for SpaceTables<M> {
@@ -56,7 +56,7 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
             owner,
             frame: pager.zero,
             root: RwLock::new(None),
-            lazy: AtomicU32::new(0),
+            droppable: AtomicU32::new(0),
         };
         let root = Root::new(&space)?;
         space.frame = root.frame();
@@ -173,14 +173,14 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
         }
     }
 
-    /// Some pages are about to be given up.
-    pub(super) fn note_lazy(&self) {
-        self.lazy.store(1, Ordering::Relaxed);
+    /// Some pages are about to be such that may be dropped.
+    pub(super) fn note_droppable(&self) {
+        self.droppable.store(1, Ordering::Relaxed);
     }
 
-    /// Whether some pages may have been.
-    pub(super) fn may_have_lazy(&self) -> bool {
-        self.lazy.load(Ordering::Relaxed) != 0
+    /// Whether there may be some.
+    pub(super) fn may_have_droppable(&self) -> bool {
+        self.droppable.load(Ordering::Relaxed) != 0
     }
 
     /// Checks the tables, and that each entry lies in a region of `map` and allows no more than that.

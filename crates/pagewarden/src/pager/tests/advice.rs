@@ -1,6 +1,6 @@
 //! Advice, and what becomes of locked pages that are moved or protected.
 
-use super::{READ, RW, World, map_anonymous, map_file, mprotect, page, private};
+use super::{READ, RW, World, map_anonymous, map_file, mprotect, munmap, page, private};
 use crate::addr::PAGE_SIZE;
 use crate::error::Errno;
 use crate::ledger::Limits;
@@ -34,6 +34,25 @@ fn what_may_be_dropped_is_paged_out() {
     space.call(&advise(4, 3, Advice::PageOut)).unwrap();
     assert_eq!(world.pager.frames().available(), before + 1);
     assert_eq!(shown(&space), [0, 7, 0, 8]);
+    space.check_invariants();
+    drop(space);
+    world.check_empty();
+}
+
+/// When frames run out, what may be dropped goes, whatever was stored there.
+#[test]
+fn droppable_memory_is_given_back() {
+    let world = World::new(64);
+    let space = world.space();
+    space.call(&map_anonymous(0, 4, RW, MapFlags::DROPPABLE)).unwrap();
+    space.call(&private(8, 64, RW)).unwrap();
+    [0, 1, 2].into_iter().for_each(|at| world.store(&space, page(at), 7).unwrap());
+    space.call(&mprotect(2, 1, READ)).unwrap();
+    let before = world.pager.frames().available();
+    let stored = (8..72).take_while(|at| world.store(&space, page(*at), 1).is_ok()).count();
+    assert_eq!(stored as u64, before + 3);
+    space.call(&munmap(8, 64)).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|at| world.load(&space, page(at)).unwrap()), [0; 4]);
     space.check_invariants();
     drop(space);
     world.check_empty();
