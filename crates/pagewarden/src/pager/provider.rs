@@ -219,11 +219,18 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     fn lock_all(&self, flags: LockAllFlags, mapped: &[PageRange], maps: Maps<'_>) {
         mapped.iter().for_each(|range| self.note_locks(*range, maps.after));
-        if flags.contains(LockAllFlags::CURRENT) && !flags.contains(LockAllFlags::ON_FAULT) {
+        if flags.contains(LockAllFlags::CURRENT) {
             for range in mapped {
-                let _ = self.populate(*range, maps.after, None);
+                let _ = self.populate_for_lock(*range, maps.after);
             }
         }
+    }
+
+    /// Makes the pages of `range` resident, but for those that are locked as they are touched: of memory that is never
+    /// locked, too (`mm/mlock.c`: what is made resident is decided by region, and not by call).
+    fn populate_for_lock(&self, range: PageRange, map: &Vmmap) -> Result<(), Fault> {
+        let mut wanted = parts(map, range).filter(|(_, region)| !region.flags.contains(RegionFlags::LOCK_ON_FAULT));
+        wanted.try_for_each(|(part, _)| self.populate(part, map, None))
     }
 
     fn sync(&self, range: PageRange, flags: SyncFlags, map: &Vmmap) -> Result<(), Errno> {
@@ -353,8 +360,8 @@ impl<M: PhysMem + Mmu + 'static> PageManagementProvider for SpacePager<M> {
             Op::Lock { range, mapped, lock } => {
                 self.note_locks(*mapped, maps.after);
                 // Behind a hole that it meets, the call does not come to making pages resident.
-                if *lock == Lock::Now && mapped == range {
-                    self.populate(*mapped, maps.after, None).map_err(lock_error)?;
+                if *lock != Lock::Released && mapped == range {
+                    self.populate_for_lock(*mapped, maps.after).map_err(lock_error)?;
                 }
                 if mapped == range { Ok(()) } else { Err(Errno::NoMem) }
             }

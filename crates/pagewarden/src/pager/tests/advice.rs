@@ -116,3 +116,25 @@ fn what_is_locked_on_fault_is_not_made_resident_by_mprotect() {
     drop(space);
     world.check_empty();
 }
+
+/// Memory that may be dropped is never locked, but made resident by every call that would lock it.
+#[test]
+fn droppable_memory_becomes_resident_with_what_is_locked() {
+    let world = World::new(64);
+    let space = world.space();
+    space.call(&map_anonymous(0, 2, RW, MapFlags::DROPPABLE)).unwrap();
+    space.call(&private(2, 2, RW)).unwrap();
+    let frames = || world.pager.frames().available();
+    let taken = |request: &Request| {
+        let before = frames();
+        space.call(request).unwrap();
+        before - frames()
+    };
+    assert_eq!(taken(&Request::Munlockall), 0);
+    assert_eq!(taken(&Request::Mlock { addr: page(1), len: 2 * PAGE_SIZE, flags: 1 }), 3 + 1, "tables and page 1");
+    assert_eq!(taken(&Request::Mlockall { flags: 5 }), 1, "page 0");
+    assert_eq!(taken(&Request::Mlockall { flags: 1 }), 2, "the others");
+    space.check_invariants();
+    drop(space);
+    world.check_empty();
+}
