@@ -187,7 +187,7 @@ impl Guard {
             // Whole pages from wherever it is to start: that the start is not aligned is found out last.
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1).saturating_add(PAGE - 1)),
             // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
-            Call::Mlock | Call::Mlock2 if self.droppable => false,
+            Call::Mlock | Call::Mlock2 if self.droppable && !is_machine => false,
             // A length that wraps is a short one to these.
             Call::Munlock | Call::Mlock | Call::Mlock2 if self.hits(a, 1) => false,
             Call::Munlock | Call::Mlock | Call::Mlock2 | Call::Msync | Call::Mincore => !self.hits(a, b.max(1)),
