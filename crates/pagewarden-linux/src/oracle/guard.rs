@@ -44,6 +44,8 @@ pub(super) struct Guard {
     sealed: bool,
     /// Droppable memory is mapped.
     droppable: bool,
+    /// The kernel may drop pages if it is asked to.
+    given_up: bool,
     /// What a detach depends on.
     attached: Attachments,
     enclosed: Option<Enclosed>,
@@ -88,6 +90,7 @@ impl Guard {
             limited: false,
             sealed: false,
             droppable: false,
+            given_up: false,
             attached: Attachments::default(),
             enclosed: None,
         }
@@ -104,6 +107,7 @@ impl Guard {
             limited: false,
             sealed: false,
             droppable: false,
+            given_up: false,
             attached: Attachments::default(),
             enclosed: Some(Enclosed { locking, counterpart }),
         }
@@ -236,8 +240,11 @@ impl Guard {
             Call::Mmap => {
                 self.large |= is_large(b);
                 self.droppable |= d & 0xf == u64::from(libc::MAP_DROPPABLE.cast_unsigned());
+                self.given_up |= self.droppable;
                 self.locking |= d & libc::MAP_LOCKED.cast_unsigned() as u64 != 0;
             }
+            Call::Madvise => self.given_up |= c & 0xffff_ffff == u64::from(libc::MADV_FREE.cast_unsigned()),
+            Call::ProcessMadvise => self.given_up |= a & 0xffff_ffff == u64::from(libc::MADV_FREE.cast_unsigned()),
             Call::Mremap => {
                 self.large |= is_large(c);
                 self.attached.grown |= self.attached.any && c > b;
@@ -282,6 +289,8 @@ impl Guard {
             100 | 101 => len == 0 || !addr.is_multiple_of(PAGE),
             // MADV_POPULATE_READ, MADV_POPULATE_WRITE and MADV_GUARD_INSTALL, which fills page tables.
             22 | 23 | 102 => !self.large || len <= LARGE,
+            // MADV_PAGEOUT: whether pages that may go do depends on the processor that has them in its batch.
+            21 => !self.given_up,
             _ => true,
         }
     }
