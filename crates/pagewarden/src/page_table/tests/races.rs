@@ -80,3 +80,31 @@ fn a_reader_that_is_overtaken_looks_again() {
         overtaken(loads, EntryFlags::PRESENT);
     }
 }
+
+/// Another thread of the space makes a table exclusive that it was the last to show, and stores. Whoever sees the store
+/// sees that it was allowed, too.
+#[test]
+fn a_reader_that_sees_a_store_sees_that_it_was_allowed() {
+    for loads in 0..12 {
+        let world = World::new();
+        world.is_strict.store(false, Ordering::Relaxed);
+        let tables = world.tables();
+        let mut mine = Root::new(&world).unwrap();
+        tables.map(&mut mine, at(1), world.new_frames(1, 1), RW).unwrap();
+        let mut other = Root::new(&world).unwrap();
+        let mut gather = Gather::new(tables, &mine);
+        tables.fork(&mut mine, &mut other, &mut gather, &mut ShareAll).unwrap();
+        drop(gather);
+        tables.destroy(other);
+        let stored = EntryFlags::SOFT_2;
+        let mut event = || {
+            let slot = tables.slot(&mine, at(1)).unwrap();
+            let current = tables.load(&slot);
+            tables.install(&mine, &slot, current, current.with(stored | EntryFlags::WRITABLE)).unwrap();
+        };
+        let racing = Racing { world: &world, loads: AtomicI64::new(loads), event: Mutex::new(&mut event) };
+        let found = PageTable::new(&racing, &world).query(&mine, at(1));
+        let Mapped::Leaf { entry, above_writable, .. } = found else { panic!("load {loads}: {found:?}") };
+        assert!(above_writable || !entry.contains(stored), "load {loads}: {found:?}");
+    }
+}
