@@ -136,10 +136,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
         change: &mut dyn FnMut(VirtAddr, Entry, Level) -> Entry,
     ) {
-        let mut edit = Edit { gather, change: |page, entry, level| change(page, entry, level), shared: Shared::Kept };
-        for part in table::parts(range) {
-            self.edit_in(Table::root(root), part, &mut edit);
-        }
+        self.edit_parts(root, range, Edit { gather, change, shared: Shared::Kept });
     }
 
     /// The same where the change is known to the compiler.
@@ -150,7 +147,13 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
         change: impl FnMut(VirtAddr, Entry, Level) -> Entry,
     ) {
-        let mut edit = Edit { gather, change, shared: Shared::Unexpected };
+        self.edit_parts(root, range, Edit { gather, change, shared: Shared::Unexpected });
+    }
+
+    fn edit_parts<C>(&self, root: &Root, range: PageRange, mut edit: Edit<'_, 'a, M, O, C>)
+    where
+        C: FnMut(VirtAddr, Entry, Level) -> Entry,
+    {
         for part in table::parts(range) {
             self.edit_in(Table::root(root), part, &mut edit);
         }

@@ -1,7 +1,7 @@
 //! When frames run out: what nobody would miss is given back, and the fault is tried again.
 //!
-//! First pages that guests have given up (`MADV_FREE`), then pages of files that are clean, then whoever was named when
-//! the pager was made. A fault that finds nothing free asks once after the other until a frame is there or nobody has
+//! First pages that guests have given up (`MADV_FREE`, `MAP_DROPPABLE`), then pages of files that are clean, then whoever
+//! was named when the pager was made. A fault that finds nothing free asks once after the other until a frame is there or nobody has
 //! any; it holds no lock meanwhile but that of its own manager, for reading.
 
 use alloc::sync::Arc;
