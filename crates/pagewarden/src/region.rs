@@ -57,6 +57,11 @@ bitflags::bitflags! {
         const WRITE_SEALED = 1 << 24;
         /// Belongs to the platform: no request of a guest touches it.
         const FIXED = 1 << 18;
+        /// Anonymous memory that a [`VirtualMemory`](crate::cap::VirtualMemory) capability has reserved. With
+        /// [`Self::COMMITTED`] its pages can be touched if its rights allow it; without, they are only kept free.
+        const RESERVATION = 1 << 20;
+        /// Shows pages of an object by way of a [capability](crate::cap::MemoryCap); each page is charged.
+        const BORROWED = 1 << 21;
     }
 }
 

@@ -175,13 +175,13 @@ fn check_discard(region: &Region, advice: Advice) -> Result<(), Refusal> {
 
 /// Whether `region` may be given `advice` (`madvise_vma_behavior` and what it calls).
 fn suits(region: &Region, advice: Advice) -> Result<(), Refusal> {
+    check_not_fixed(region)?;
     check_discard(region, advice)?;
     let flags = region.flags;
     let is_plain = matches!(region.backing, Backing::Anonymous) && !region.is_shared();
     let inval_if = |is_bad: bool| if is_bad { Err(Errno::Inval.into()) } else { Ok(()) };
     match advice {
         Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => {
-            check_not_fixed(region)?;
             let is_locked = flags.contains(RegionFlags::LOCKED) && advice != Advice::DontNeedLocked;
             inval_if(flags.contains(RegionFlags::PFN_MAP) || is_locked)?;
             inval_if(advice == Advice::Free && !is_plain && !is_zero_device(region))

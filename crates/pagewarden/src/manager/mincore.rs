@@ -3,7 +3,7 @@
 //! A byte a page is written up to the first hole, which is reported then. Which pages are resident, and where the bytes
 //! go, is the platform's. Pages of a file are all told to be resident to those who have no business knowing.
 
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -44,6 +44,7 @@ pub(super) fn plan(
         if part.start() != next {
             break;
         }
+        check_not_fixed(region)?;
         next = part.end();
         let place = VirtAddr::new(vector + (part.first_page() - range.first_page()));
         draft.op(Op::Residency { range: part, vector: place, telling: telling(region, may_know) });

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::config::Privileges;
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
@@ -72,10 +72,11 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
         return draft.finish(Ok(0));
     };
     let mut next = range.start();
-    for (part, _) in parts(&space.state.map, range) {
+    for (part, region) in parts(&space.state.map, range) {
         if part.start() != next {
             break;
         }
+        check_not_fixed(region)?;
         next = part.end();
     }
     if let Some(done) = PageRange::new(range.start(), next) {
@@ -87,8 +88,11 @@ fn set_lock(space: &Space, start: u64, len: u64, lock: Lock) -> Result<Plan, Ref
 }
 
 /// Pages that are not ordinary memory are never locked.
+const NEVER_LOCKED: RegionFlags =
+    RegionFlags::PFN_MAP.union(RegionFlags::DONT_EXPAND).union(RegionFlags::DROPPABLE).union(RegionFlags::FIXED);
+
 fn relock(region: &mut Region, lock: Lock) {
-    if region.flags.intersects(RegionFlags::PFN_MAP | RegionFlags::DONT_EXPAND | RegionFlags::DROPPABLE) {
+    if region.flags.intersects(NEVER_LOCKED) {
         return;
     }
     region.flags -= BOTH;

@@ -17,7 +17,9 @@
 //! regions); no request changes a region marked `FIXED`.
 
 mod attached;
+mod borrow;
 mod brk;
+mod capability;
 mod charges;
 mod config;
 pub mod fault;
@@ -40,6 +42,7 @@ mod place;
 mod plan;
 mod process_madvise;
 mod remap_pages;
+mod reserve;
 mod shm;
 mod space;
 mod undo;
@@ -47,6 +50,7 @@ mod undo;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use capability::{CapabilityRequest, Place};
 pub use config::{
     Break, Features, ForkCharge, Layout, NoReserve, Policy, Privileges, ResourceLimits, SpaceConfig, WxPolicy,
 };

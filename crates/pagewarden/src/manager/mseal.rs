@@ -4,7 +4,7 @@
 //! [`check_modifiable`](super::plan::check_modifiable) first. What a seal does not forbid: locking, naming, growing
 //! down, and all advice but such as discards what the guest could not overwrite.
 
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
 use crate::error::Errno;
@@ -29,6 +29,7 @@ pub(super) fn plan(space: &Space, addr: u64, len: u64, flags: u64) -> Result<Pla
         if part.start() != next {
             return Err(Errno::NoMem.into());
         }
+        check_not_fixed(region)?;
         next = part.end();
         has_new |= !region.flags.contains(RegionFlags::SEALED);
     }

@@ -3,7 +3,7 @@
 //! Regions are visited from the low end; a hole is stepped over and reported at the end. Linux looks no further at a hole
 //! if there is nothing to do anyway, which nobody can tell.
 
-use super::plan::{Draft, Plan, Refusal};
+use super::plan::{Draft, Plan, Refusal, check_not_fixed};
 use super::remap_pages::is_writable_file;
 use super::space::{Space, parts};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, round_up};
@@ -32,6 +32,7 @@ fn visit(space: &Space, range: PageRange, flags: SyncFlags) -> Result<Plan, Refu
     let mut next = range.start();
     let mut has_hole = false;
     for (part, region) in parts(&space.state.map, range) {
+        check_not_fixed(region)?;
         has_hole |= part.start() != next;
         next = part.end();
         if flags.contains(SyncFlags::INVALIDATE) && region.flags.contains(RegionFlags::LOCKED) {

@@ -37,6 +37,8 @@ pub enum Cause {
     WxPolicy,
     /// The pages belong to the platform.
     FixedRegion,
+    /// The pages are not in the state that a capability's call needs.
+    PageState,
     /// The platform could not do it.
     Platform,
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Cause {
             Self::Limit(Resource::TableFrames) => "table limit",
             Self::WxPolicy => "W^X policy",
             Self::FixedRegion => "fixed region",
+            Self::PageState => "state of the pages",
             Self::Platform => "platform",
         })
     }

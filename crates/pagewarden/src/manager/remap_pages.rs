@@ -59,7 +59,9 @@ fn shared_region(space: &Space, range: PageRange) -> Result<&Region, Errno> {
         next = part.end();
     }
     let is_whole = next == range.end();
-    first.filter(|first| is_whole && is_writable_file(first)).ok_or(Errno::Inval)
+    // Who has borrowed pages may map no others of their object by that.
+    let may_change = |first: &Region| is_writable_file(first) && !first.flags.contains(RegionFlags::BORROWED);
+    first.filter(|first| is_whole && may_change(first)).ok_or(Errno::Inval)
 }
 
 /// Whether both show the same file with the same properties, whatever its pages.

@@ -25,6 +25,8 @@ pub struct Totals {
     pub data_pages: u64,
     /// Pages of regions marked `COMMITTED`.
     pub committed_pages: u64,
+    /// Pages of regions marked `BORROWED`, which are charged as committed too.
+    pub borrowed_pages: u64,
     /// Pages of regions marked `LOCKED` (`mm->locked_vm`).
     pub locked_pages: u64,
     /// Pages of regions that grow down.
@@ -41,6 +43,7 @@ impl Totals {
             virtual_pages: pages.get(),
             data_pages: counted(is_data(region)),
             committed_pages: counted(region.flags.contains(RegionFlags::COMMITTED)),
+            borrowed_pages: counted(region.flags.contains(RegionFlags::BORROWED)),
             locked_pages: counted(region.flags.contains(RegionFlags::LOCKED)),
             stack_pages: counted(region.flags.contains(RegionFlags::GROWS_DOWN)),
             dont_fork_pages: counted(region.flags.contains(RegionFlags::DONT_FORK)),
@@ -59,6 +62,7 @@ impl Totals {
         self.virtual_pages = combine(self.virtual_pages, other.virtual_pages);
         self.data_pages = combine(self.data_pages, other.data_pages);
         self.committed_pages = combine(self.committed_pages, other.committed_pages);
+        self.borrowed_pages = combine(self.borrowed_pages, other.borrowed_pages);
         self.locked_pages = combine(self.locked_pages, other.locked_pages);
         self.stack_pages = combine(self.stack_pages, other.stack_pages);
         self.dont_fork_pages = combine(self.dont_fork_pages, other.dont_fork_pages);
@@ -197,7 +201,9 @@ impl State {
     pub(super) fn charged(&self, resource: Resource) -> u64 {
         match resource {
             Resource::Virtual => self.totals.virtual_pages,
-            Resource::Committed => self.totals.committed_pages - self.uncharged_pages,
+            // What is borrowed is paid by everyone who shows it, whatever a fork was forgiven: else somebody could map
+            // an object, let its handle go and keep the memory for nothing.
+            Resource::Committed => self.totals.committed_pages - self.uncharged_pages + self.totals.borrowed_pages,
             Resource::Locked => self.totals.locked_pages,
             Resource::Regions => self.map.len() as u64,
             // Charged by those who give out frames.
@@ -252,8 +258,13 @@ impl Space {
         if totals.virtual_pages.saturating_add(more) > limit(limits.address_space) {
             return false;
         }
-        let data = if limits.data == 0 { limits.data_max } else { limits.data };
-        !is_data(region) || totals.data_pages.saturating_add(more) <= limit(data)
+        !is_data(region) || totals.data_pages.saturating_add(more) <= limit(self.data_limit())
+    }
+
+    /// `RLIMIT_DATA` in bytes, as it counts.
+    pub(super) const fn data_limit(&self) -> u64 {
+        let limits = &self.config.limits;
+        if limits.data == 0 { limits.data_max } else { limits.data }
     }
 
     /// Whether `more` pages of a region like `region` stay within `RLIMIT_MEMLOCK`

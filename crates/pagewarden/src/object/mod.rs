@@ -5,11 +5,13 @@
 //! them. Regions hold objects by reference count: the charge goes when the last region goes.
 
 pub(crate) mod memory;
+mod pages;
 pub mod source;
 pub mod sysv;
 pub(crate) mod views;
 
 pub use memory::{Extent, ObjectSource, Placement};
+pub use pages::ObjectPages;
 pub use source::{PageBytes, PageSource};
 
 use alloc::borrow::Cow;

@@ -11,7 +11,8 @@ use crate::frame::FrameNumber;
 use crate::ledger::Account;
 use crate::linux::Request;
 use crate::manager::{
-    Access, Cause, FaultPlan, FaultSignal, KeyRights, PageManager, Refusal, Signal, SignalCode, SpaceConfig,
+    Access, CapabilityRequest, Cause, FaultPlan, FaultSignal, KeyRights, PageManager, Refusal, Signal, SignalCode,
+    SpaceConfig,
 };
 use crate::mmu::{Mmu, PhysMem};
 use crate::sync::RwLock;
@@ -43,6 +44,14 @@ impl<M: PhysMem + Mmu + 'static> AddressSpace<M> {
     /// As [`PageManager::call`].
     pub fn call(&self, request: &Request) -> Result<u64, Refusal> {
         self.manager.write().call(request)
+    }
+
+    /// Carries out a request that a capability speaks for.
+    ///
+    /// # Errors
+    /// As [`PageManager::call_capability`].
+    pub fn call_capability(&self, request: &CapabilityRequest) -> Result<u64, Refusal> {
+        self.manager.write().call_capability(request)
     }
 
     /// Makes the page at `address` present for an access that has failed: then the guest tries again. A stack may grow.

@@ -1,7 +1,7 @@
 //! Single calls: what they cost, who refuses them, where they end up.
 
-use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mremap, munmap};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use super::{BASE, READ, RW, check, config, fixed, manager, mmap, mprotect, mremap, munmap, over, pages};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{Advice, MapFlags, MremapRequest, RemapFlags, Request, answer};
@@ -9,13 +9,9 @@ use crate::manager::{Cause, ForkCharge, NoReserve, PageManager, Privileges, Refu
 use crate::model::{Failing, Failures, Platform};
 use crate::prot::Prot;
 use crate::provider::Op;
-use crate::region::{Region, RegionFlags};
+use crate::region::Region;
 
 const PAGES_40: Limits = Limits::UNLIMITED.with(Resource::Committed, 40);
-
-fn over(resource: Resource) -> Refusal {
-    Refusal { errno: Errno::NoMem, cause: Cause::Limit(resource) }
-}
 
 #[test]
 fn only_private_writable_memory_is_committed() {
@@ -145,24 +141,39 @@ fn wx_is_refused_at_mmap_and_at_mprotect() {
 #[test]
 fn no_request_touches_a_fixed_region() {
     let (_ledger, mut manager) = manager(Limits::UNLIMITED);
-    let range = PageRange::from_len(VirtAddr::new(BASE + 4 * PAGE_SIZE), PAGE_SIZE).unwrap();
-    let mut region = Region::anonymous(Prot::READ);
-    region.flags = RegionFlags::FIXED;
-    manager.import(range, region).unwrap();
-    let text = manager.maps_text();
+    manager.map_fixed(pages(4, 1), Region::anonymous(Prot::READ)).unwrap();
+    let (text, operations) = (manager.maps_text(), manager.provider().operations());
+    let (addr, len) = (BASE + 4 * PAGE_SIZE, PAGE_SIZE);
     let fixed_region = Err(Refusal { errno: Errno::Perm, cause: Cause::FixedRegion });
-    for request in [
+    let advices = (0..26).filter(|advice| Advice::from_raw(*advice).is_some());
+    let requests = [
         fixed(2, 4, RW),
         munmap(4, 1),
         mprotect(4, 1, RW),
         mremap((4, 1), (8, 1), RemapFlags::MAY_MOVE | RemapFlags::FIXED),
         mremap((4, 1), (8, 2), RemapFlags::MAY_MOVE),
-        Request::Madvise { addr: BASE + 4 * PAGE_SIZE, len: PAGE_SIZE, advice: 4 },
-    ] {
+        Request::PkeyMprotect { addr, len, prot: RW, key: 0 },
+        Request::Mseal { addr, len, flags: 0 },
+        Request::Mlock { addr, len, flags: 0 },
+        Request::Munlock { addr, len },
+        Request::Msync { addr, len, flags: 4 },
+        Request::Mincore { addr, len, vector: BASE },
+        Request::NameAnonymous { addr, len, name: None },
+    ];
+    let advices = advices.map(|advice| Request::Madvise { addr, len, advice });
+    for request in requests.into_iter().chain(advices) {
         assert_eq!(manager.call(&request), fixed_region, "{request:?}");
         assert_eq!(manager.maps_text(), text);
     }
-    assert_eq!(manager.provider().operations(), 0, "nothing reached the platform");
+    manager.call(&Request::Mlockall { flags: 1 }).unwrap();
+    assert_eq!((manager.maps_text(), manager.totals().locked_pages), (text, 0));
+    assert_eq!(
+        manager.provider().operations(),
+        operations + 1,
+        "only what is asked of all memory reached the platform"
+    );
+    let child = manager.prepare_fork(manager.account().clone()).unwrap().finish(Platform::default());
+    assert!(child.map().is_empty(), "a child has fixed pages of its own");
 }
 
 #[test]

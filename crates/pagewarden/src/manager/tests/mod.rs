@@ -3,6 +3,7 @@
 //! Linux's own answers are compared with the kernel elsewhere; here the subject is that manager, platform
 //! and ledger agree after every request, whether it succeeded, was refused or failed half way.
 
+mod borrow;
 mod calls;
 mod fault;
 mod growth;
@@ -11,15 +12,17 @@ mod mdwe;
 mod overcommit;
 pub(crate) mod random;
 mod remap_pages;
+mod reserve;
 mod residency;
 mod seals;
 mod vectors;
 mod witness;
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::ledger::{Limits, ResourceLedger};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::Errno;
+use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use crate::manager::{Break, PageManager, SpaceConfig};
+use crate::manager::{Break, Cause, PageManager, Place, Refusal, SpaceConfig};
 use crate::model::Platform;
 use crate::model::SMALL_LAYOUT;
 
@@ -57,6 +60,23 @@ fn mmap(page: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
 
 fn fixed(page: u64, pages: u64, prot: u64) -> Request {
     mmap(page, pages, prot, MapFlags::PRIVATE | MapFlags::FIXED)
+}
+
+/// A run of pages by number, as the calls count them.
+fn pages(first: u64, count: u64) -> PageRange {
+    PageRange::from_len(VirtAddr::new(BASE + first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
+}
+
+fn place(page: u64) -> Place {
+    Place::At(VirtAddr::new(BASE + page * PAGE_SIZE))
+}
+
+fn in_wrong_state(errno: Errno) -> Refusal {
+    Refusal { errno, cause: Cause::PageState }
+}
+
+fn over(resource: Resource) -> Refusal {
+    Refusal { errno: Errno::NoMem, cause: Cause::Limit(resource) }
 }
 
 fn munmap(page: u64, pages: u64) -> Request {
