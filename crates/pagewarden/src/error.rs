@@ -70,6 +70,8 @@ errnos! {
     NoDev = 19, "ENODEV";
     /// An argument makes no sense.
     Inval = 22, "EINVAL";
+    /// No descriptor or slot is left.
+    MFile = 24, "EMFILE";
     /// The file is in use as a program or as swap space.
     TxtBsy = 26, "ETXTBSY";
     /// No space on the backing store.

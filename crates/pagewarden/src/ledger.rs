@@ -27,12 +27,21 @@ pub enum Resource {
     Frames,
     /// Frames that hold page tables, likewise.
     TableFrames,
+    /// Slots of tables of capabilities, counted one by one ([`crate::cap`]).
+    Capabilities,
 }
 
 impl Resource {
     /// Every resource, in the order of their indices.
-    pub const ALL: [Self; 6] =
-        [Self::Virtual, Self::Committed, Self::Locked, Self::Regions, Self::Frames, Self::TableFrames];
+    pub const ALL: [Self; 7] = [
+        Self::Virtual,
+        Self::Committed,
+        Self::Locked,
+        Self::Regions,
+        Self::Frames,
+        Self::TableFrames,
+        Self::Capabilities,
+    ];
     /// Those that a map of regions determines: what [`PageManager`](crate::PageManager) charges.
     pub const OF_MAP: [Self; 4] = [Self::Virtual, Self::Committed, Self::Locked, Self::Regions];
 

@@ -19,6 +19,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod addr;
+pub mod cap;
 pub mod error;
 mod fallible;
 pub mod frame;

@@ -73,6 +73,7 @@ impl fmt::Display for Cause {
             Self::Limit(Resource::Regions) => "map limit",
             Self::Limit(Resource::Frames) => "frame limit",
             Self::Limit(Resource::TableFrames) => "table limit",
+            Self::Limit(Resource::Capabilities) => "capability limit",
             Self::WxPolicy => "W^X policy",
             Self::FixedRegion => "fixed region",
             Self::PageState => "state of the pages",

@@ -206,8 +206,8 @@ impl State {
             Resource::Committed => self.totals.committed_pages - self.uncharged_pages + self.totals.borrowed_pages,
             Resource::Locked => self.totals.locked_pages,
             Resource::Regions => self.map.len() as u64,
-            // Charged by those who give out frames.
-            Resource::Frames | Resource::TableFrames => 0,
+            // Charged by those who give out frames and handles.
+            Resource::Frames | Resource::TableFrames | Resource::Capabilities => 0,
         }
     }
 }
