@@ -212,7 +212,7 @@ impl ArenaProvider {
                 (-1, 0)
             }
             Some(ObjectKind::SysV { id, .. }) => return self.attach(*id, range, region),
-            Some(ObjectKind::Special) => return Err(Errno::NoSys),
+            Some(ObjectKind::Special | ObjectKind::Capability) => return Err(Errno::NoSys),
             Some(ObjectKind::File(_) | ObjectKind::Device(_) | ObjectKind::ZeroDevice(_) | ObjectKind::Memfd(_)) => {
                 let call = self.call.ok_or(Errno::NoSys)?;
                 flags |= file_flags(call.flags) - NOT_THE_FILES;

@@ -153,7 +153,7 @@ fn file_of(region: &Region, landmarks: &Landmarks) -> Option<FileId> {
         }
         ObjectKind::SharedAnonymous => Some(FileId { device, inode: 0 }),
         ObjectKind::SysV { id, .. } => Some(FileId { device, inode: id.cast_unsigned().into() }),
-        ObjectKind::NamedAnonymous | ObjectKind::Special => None,
+        ObjectKind::NamedAnonymous | ObjectKind::Special | ObjectKind::Capability => None,
     }
 }
 

@@ -8,10 +8,12 @@
 //! physical range       -                             not ours: a device's           never
 //! ```
 //!
-//! Outside: which regions map an object, and what they may do with it.
+//! Outside: which regions map an object, and what they may do with it; how long pages live that only live as long as
+//! somebody reaches them (`windows`).
 //!
 //! Invariants: each frame in `pages` has one reference for being there, and one for each entry that shows it; each
-//! entry that shows one lies in a view; no page beyond the end is shown.
+//! entry that shows one lies in a view, but for those of a space that ends, in which nobody runs; no page beyond the end
+//! is shown.
 //!
 //! Locks: `state`, then the tables of a space that shows the object, never the other way round, and nobody's tables
 //! twice. Held for reading while a page is shown, for writing while pages come or go. Sources are called with neither.
@@ -20,6 +22,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::source::{PageBytes, PageSource};
 use super::views::Views;
@@ -35,7 +38,7 @@ use crate::sync::{AtomicU32, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard
 /// The bit of a frame's word that says: its contents are not in the file yet.
 pub(crate) const DIRTY: u32 = 1;
 /// Pages of one object: their numbers are below this.
-const PAGES_MAX: u64 = BYTES_MAX.div_ceil(PAGE_SIZE);
+pub(super) const PAGES_MAX: u64 = BYTES_MAX.div_ceil(PAGE_SIZE);
 /// As many bytes as a file can have (`MAX_LFS_FILESIZE`).
 const BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -71,16 +74,16 @@ pub enum Placement {
 
 /// The pages of an object.
 pub(crate) struct ObjectMemory<M: PhysMem + Mmu> {
-    pager: Arc<Pager<M>>,
-    owner: Owner,
-    kind: Kind,
+    pub(super) pager: Arc<Pager<M>>,
+    pub(super) owner: Owner,
+    pub(super) kind: Kind,
     /// Not 0 once no new view may be written through.
     sealed: AtomicU32,
-    state: RwLock<State<M>>,
+    pub(super) state: RwLock<State<M>>,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Anonymous,
     File(Arc<dyn PageSource>),
     Frames,
@@ -89,8 +92,8 @@ enum Kind {
 
 /// What an object has now.
 pub(crate) struct State<M: PhysMem + Mmu> {
-    bytes: u64,
-    pages: BTreeMap<u64, FrameNumber>,
+    pub(super) bytes: u64,
+    pub(super) pages: BTreeMap<u64, FrameNumber>,
     pub(crate) views: Views<SpaceTables<M>>,
     /// Counts what took pages away, so that one that was being read meanwhile is read again.
     losses: u64,
@@ -129,36 +132,52 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// # Errors
     /// No frames for those that are taken at once, a limit, or too many pages.
     pub(crate) fn new(pager: &Arc<Pager<M>>, account: &Account, source: ObjectSource) -> Result<Self, Errno> {
-        let owner = pager.frames().add_owner(account).map_err(|error| error.errno())?;
         let (kind, bytes) = match &source {
             ObjectSource::Anonymous { bytes } => (Kind::Anonymous, *bytes),
             ObjectSource::File(file) => (Kind::File(Arc::clone(file)), file.size()),
             ObjectSource::Frames { pages, .. } => (Kind::Frames, pages.bytes()),
             ObjectSource::Physical(range) => (Kind::Physical(*range), range.frames().bytes()),
         };
-        if bytes > BYTES_MAX {
-            return Err(Errno::Inval);
-        }
-        let state = State { bytes, pages: BTreeMap::new(), views: Views::default(), losses: 0 };
-        let memory =
-            Self { pager: Arc::clone(pager), owner, kind, sealed: AtomicU32::new(0), state: RwLock::new(state) };
+        let memory = Self::empty(pager, account, (kind, bytes), Views::default())?;
         if let ObjectSource::Frames { pages, placement } = source {
             memory.take_frames(pages, placement)?;
         }
         Ok(memory)
     }
 
-    fn take_frames(&self, pages: PageCount, placement: Placement) -> Result<(), Errno> {
+    /// An object in which there are no pages yet.
+    pub(super) fn empty(
+        pager: &Arc<Pager<M>>,
+        account: &Account,
+        (kind, bytes): (Kind, u64),
+        views: Views<SpaceTables<M>>,
+    ) -> Result<Self, Errno> {
+        let owner = pager.frames().add_owner(account).map_err(|error| error.errno())?;
+        if bytes > BYTES_MAX {
+            return Err(Errno::Inval);
+        }
+        let state = RwLock::new(State { bytes, pages: BTreeMap::new(), views, losses: 0 });
+        Ok(Self { pager: Arc::clone(pager), owner, kind, sealed: AtomicU32::new(0), state })
+    }
+
+    /// Takes all frames of a new object at once. What was taken before one fails goes with the object.
+    pub(super) fn take_frames(&self, pages: PageCount, placement: Placement) -> Result<(), Errno> {
         let mut state = self.state.write();
         let pager = &self.pager;
         if placement == Placement::Contiguous {
             let one = PageCount::new(1);
             let run = pager.frames().allocate_run(pages, one, &self.owner, FrameUse::Object);
+            let mut outcome = Ok(());
             for (index, frame) in (0..).zip(run.map_err(|error| error.errno())?.iter()) {
+                outcome = outcome.and_then(|()| make_sure_of_tree_node());
+                if outcome.is_err() {
+                    pager.release(frame);
+                    continue;
+                }
                 pager.machine().zero(frame);
                 state.pages.insert(index, frame);
             }
-            return Ok(());
+            return outcome;
         }
         for index in 0..pages.get() {
             make_sure_of_tree_node()?;
@@ -216,7 +235,8 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// Makes page `index` be there.
     ///
     /// # Errors
-    /// No frame, or the source's reason.
+    /// No frame, or the source's reason; [`Errno::Inval`] for a page that nobody reaches and that goes with the last who
+    /// does.
     pub(crate) fn fetch(&self, index: u64) -> Result<(), Errno> {
         loop {
             let losses = {
@@ -229,13 +249,17 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             make_sure_of_tree_node()?;
             let frame = self.read_page(index)?;
             let mut state = self.state.write();
-            if state.frame(index).is_none() && state.losses == losses {
+            let is_reached = state.views.may_have(index);
+            if state.frame(index).is_none() && state.losses == losses && is_reached {
                 state.pages.insert(index, frame);
                 return Ok(());
             }
             drop(state);
             // Somebody else was faster, or what was read is out of date.
             self.pager.release(frame);
+            if !is_reached {
+                return Err(Errno::Inval);
+            }
         }
     }
 
@@ -257,16 +281,20 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         Ok(frame)
     }
 
-    /// Changes the size. What lies beyond a smaller one is gone, in private copies too; what comes is zeros.
+    /// Changes the size. What lies beyond a smaller one is gone, in private copies too; what comes is zeros, and there at
+    /// once where pages live as long as somebody reaches them.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for memory that has the size it has.
+    /// [`Errno::Inval`] for memory that has the size it has; no frames. The size is what it was then.
     pub(crate) fn resize(&self, bytes: u64) -> Result<(), Errno> {
         if matches!(self.kind, Kind::Frames | Kind::Physical(_)) || bytes > BYTES_MAX {
             return Err(Errno::Inval);
         }
         let mut state = self.state.write();
         let shrinks = bytes < state.bytes;
+        if !shrinks {
+            self.grow(&mut state, bytes)?;
+        }
         state.bytes = bytes;
         if shrinks {
             self.take_away(&mut state, bytes.div_ceil(PAGE_SIZE), PAGES_MAX, Copies::Dropped);
@@ -308,10 +336,17 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         for (tables, range) in state.views.showing(first, end) {
             tables.drop_pages(range, copies);
         }
-        let mut gone = state.pages.split_off(&first);
-        state.pages.append(&mut gone.split_off(&end));
-        for frame in gone.into_values() {
-            self.pager.release(frame);
+        self.let_go_of(&mut state.pages, first..end);
+    }
+
+    /// Gives pages back that nobody shows any more. Needs no memory.
+    pub(super) fn let_go_of(&self, pages: &mut BTreeMap<u64, FrameNumber>, range: Range<u64>) {
+        while let Some(index) =
+            (!range.is_empty()).then(|| pages.range(range.clone()).next()).flatten().map(|page| *page.0)
+        {
+            if let Some(frame) = pages.remove(&index) {
+                self.pager.release(frame);
+            }
         }
     }
 
@@ -360,8 +395,8 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         Ok(done)
     }
 
-    /// Copies bytes to `offset`; the object grows if need be. How many were copied before the first page that cannot
-    /// be had.
+    /// Copies bytes to `offset`; the object grows if need be, unless somebody has to reach its pages. How many were
+    /// copied before the first page that cannot be had.
     ///
     /// # Errors
     /// The first page cannot be had, or the object cannot be so large.
@@ -369,8 +404,8 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         let mut done = 0;
         while done < from.len() {
             let at = offset.checked_add(done as u64).ok_or(Errno::Overflow)?;
-            let len = piece(at, (from.len() - done) as u64);
-            if at / PAGE_SIZE >= PAGES_MAX {
+            let len = piece(at, self.room(at).min((from.len() - done) as u64));
+            if len == 0 {
                 return if done > 0 { Ok(done) } else { Err(Errno::Inval) };
             }
             match self.fetch(at / PAGE_SIZE) {
@@ -383,10 +418,19 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             let Some(frame) = self.frame(&state, at / PAGE_SIZE) else { continue };
             self.pager.machine().write(frame.at(at), &from[done..done + len]);
             self.mark_dirty(frame);
-            state.bytes = state.bytes.max(at + len as u64);
+            if state.views.reach().is_none() {
+                state.bytes = state.bytes.max(at + len as u64);
+            }
             done += len;
         }
         Ok(done)
+    }
+
+    /// How many bytes can be written from `at` on.
+    fn room(&self, at: u64) -> u64 {
+        let state = self.state.read();
+        let end = if state.views.reach().is_some() { state.bytes } else { PAGES_MAX * PAGE_SIZE };
+        end.saturating_sub(at)
     }
 
     /// Makes all pages from `start` to `end` be there; with `Extent::Grows` they become part of the object.
@@ -487,8 +531,10 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// If something is wrong.
     pub(crate) fn check_invariants(&self) {
         let state = self.state.read();
-        for frame in state.pages.values() {
+        state.views.check_invariants();
+        for (index, frame) in &state.pages {
             assert_eq!(self.pager.frames().used_as(*frame), Some(FrameUse::Object), "{frame} of an object");
+            assert!(state.views.may_have(*index), "page {index}, {frame}, is there and nobody reaches it");
         }
         let views = state.views.list();
         for pair in views.windows(2) {

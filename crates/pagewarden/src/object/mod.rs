@@ -6,13 +6,16 @@
 
 pub(crate) mod memory;
 mod pages;
+mod reach;
 pub mod source;
 pub mod sysv;
 pub(crate) mod views;
+mod windows;
 
 pub use memory::{Extent, ObjectSource, Placement};
 pub use pages::ObjectPages;
 pub use source::{PageBytes, PageSource};
+pub use windows::Window;
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -58,6 +61,8 @@ pub enum ObjectKind {
     },
     /// Pages that the kernel gives every process: `[vdso]`, `[vvar]`.
     Special,
+    /// Memory that processes hold by handles, each page as long as somebody reaches it.
+    Capability,
 }
 
 /// Something that regions map. Compared by identity.

@@ -3,11 +3,15 @@
 //! A view is a run of pages of a space that shows a run of the object's. Views of one space do not overlap. They are put
 //! in before the first page is shown and taken out after the last is gone, so that whoever has the object locked finds
 //! all places where a page of it may be.
+//!
+//! Where pages live no longer than somebody reaches them, views are counted in the object's [`Reach`] too.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
+use super::reach::Reach;
 use crate::addr::{PageCount, PageRange};
 
 /// Which space a view is in.
@@ -15,7 +19,11 @@ pub(crate) type SpaceId = u64;
 
 /// All views of an object. `T` is what leads to the tables of a space.
 #[derive(Debug)]
-pub(crate) struct Views<T>(BTreeMap<(SpaceId, u64), View<T>>);
+pub(crate) struct Views<T> {
+    all: BTreeMap<(SpaceId, u64), View<T>>,
+    /// Who reaches which page, where pages depend on it.
+    reach: Option<Reach>,
+}
 
 #[derive(Debug)]
 struct View<T> {
@@ -47,11 +55,46 @@ pub(crate) struct Shown {
 
 impl<T> Default for Views<T> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { all: BTreeMap::new(), reach: None }
     }
 }
 
+impl<T> View<T> {
+    /// The pages of the object that pages `pages` of the space show.
+    fn shown(&self, pages: Range<u64>) -> Range<u64> {
+        shown_by(pages, self.delta)
+    }
+}
+
+/// Without those that lie before the first page of the object, where numbers wrap.
+fn shown_by(pages: Range<u64>, delta: u64) -> Range<u64> {
+    let (first, count) = (pages.start.wrapping_add(delta), pages.end - pages.start);
+    let before = if first > u64::MAX / 2 { first.wrapping_neg() } else { 0 };
+    let first = first.wrapping_add(before.min(count));
+    first..first.saturating_add(count.saturating_sub(before))
+}
+
 impl<T> Views<T> {
+    /// No views, of an object whose pages live as long as somebody reaches them.
+    pub(crate) fn reaching() -> Self {
+        Self { all: BTreeMap::new(), reach: Some(Reach::default()) }
+    }
+
+    /// Who reaches which page, where pages depend on it.
+    pub(crate) const fn reach(&self) -> Option<&Reach> {
+        self.reach.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(crate) const fn reach_mut(&mut self) -> Option<&mut Reach> {
+        self.reach.as_mut()
+    }
+
+    /// Whether page `index` of the object may be there.
+    pub(crate) fn may_have(&self, index: u64) -> bool {
+        self.reach.as_ref().is_none_or(|reach| reach.has(index))
+    }
+
     /// Notes that `range` of the space shows the object.
     ///
     /// Whoever calls has made sure of memory ([`make_sure_of_tree_node`](crate::fallible::make_sure_of_tree_node)).
@@ -59,32 +102,45 @@ impl<T> Views<T> {
         let Shown { range, delta, residency } = shown;
         self.cut(space, range);
         let view = View { end: range.end_page(), delta, residency, tables: Arc::clone(tables) };
-        self.0.insert((space, range.first_page()), view);
+        if let Some(reach) = &mut self.reach {
+            reach.add(view.shown(range.first_page()..view.end));
+        }
+        self.all.insert((space, range.first_page()), view);
     }
 
     /// Forgets what `range` of the space shows. A view that reaches beyond on both sides falls in two, for which whoever
     /// calls has made sure of memory.
     pub(crate) fn cut(&mut self, space: SpaceId, range: PageRange) {
         let (first, end) = (range.first_page(), range.end_page());
-        if let Some((_, view)) = self.0.range_mut(..(space, first)).next_back().filter(|((id, _), _)| *id == space) {
+        let Self { all, reach } = self;
+        let mut forget = |view: &View<T>, part: Range<u64>, whole: Range<u64>| {
+            if let Some(reach) = reach {
+                reach.take(view.shown(part), &view.shown(whole));
+            }
+        };
+        if let Some((&(_, start), view)) =
+            all.range_mut(..(space, first)).next_back().filter(|((id, _), _)| *id == space)
+        {
             let rest = View { tables: Arc::clone(&view.tables), ..*view };
+            forget(view, first..end.min(rest.end).max(first), start..rest.end);
             view.end = rest.end.min(first);
             if rest.end > end {
-                self.0.insert((space, end), rest);
+                all.insert((space, end), rest);
             }
         }
-        while let Some((&key, _)) = self.0.range((space, first)..(space, end)).next() {
-            let Some(view) = self.0.remove(&key) else { break };
+        while let Some((&key, _)) = all.range((space, first)..(space, end)).next() {
+            let Some(view) = all.remove(&key) else { break };
+            forget(&view, key.1..end.min(view.end), key.1..view.end);
             if view.end > end {
                 // In place of the one that was taken out: this needs no more memory.
-                self.0.insert((space, end), view);
+                all.insert((space, end), view);
             }
         }
     }
 
     /// Where pages `first..end` of the object may be shown: the tables and the pages there.
     pub(crate) fn showing(&self, first: u64, end: u64) -> impl Iterator<Item = (&Arc<T>, PageRange)> {
-        self.0.iter().flat_map(move |(&(_, start), view)| {
+        self.all.iter().flat_map(move |(&(_, start), view)| {
             // Pages of the object wrap together with page numbers, so there may be two parts.
             let pages = view.end - start;
             let shown = start.wrapping_add(view.delta);
@@ -97,16 +153,26 @@ impl<T> Views<T> {
 
     /// Whether page `index` of the object is locked anywhere.
     pub(crate) fn is_locked(&self, index: u64) -> bool {
-        self.0.iter().any(|(&(_, start), view)| {
+        self.all.iter().any(|(&(_, start), view)| {
             let shown = start.wrapping_add(view.delta);
             view.residency == Residency::Locked && (shown..shown.saturating_add(view.end - start)).contains(&index)
         })
     }
 
+    /// Compares the counts of who reaches which page with the views.
+    ///
+    /// # Panics
+    /// If something is wrong.
+    pub(crate) fn check_invariants(&self) {
+        let Some(reach) = &self.reach else { return };
+        let shown: Vec<_> = self.all.iter().map(|(&(_, start), view)| view.shown(start..view.end)).collect();
+        reach.check_invariants(&shown);
+    }
+
     /// All of them: space, pages, delta.
     pub(crate) fn list(&self) -> Vec<(SpaceId, PageRange, u64)> {
         let range = |start: u64, end: u64| PageRange::from_pages(start, PageCount::new(end - start));
-        self.0.iter().filter_map(|(&(id, start), view)| Some((id, range(start, view.end)?, view.delta))).collect()
+        self.all.iter().filter_map(|(&(id, start), view)| Some((id, range(start, view.end)?, view.delta))).collect()
     }
 }
 

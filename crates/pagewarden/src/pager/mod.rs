@@ -77,7 +77,7 @@ use crate::frame::{FrameNumber, FrameUse, Frames, Owner};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::memory::ObjectMemory;
-use crate::object::{Extent, MemoryObject, ObjectKind, ObjectSource};
+use crate::object::{Extent, MemoryObject, ObjectKind, ObjectSource, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// All memory of a machine: its frames, and the objects and spaces that they are in.
@@ -150,6 +150,48 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
         Ok(object)
     }
 
+    /// An object for handles to hold, whose pages live as long as a window or a mapping reaches them: a fixed set of
+    /// frames, or anonymous memory that can be resized. All its frames are taken at once, zeroed and paid by `account`.
+    /// With it the first window: of `capacity` pages, or as many as there are if that is more.
+    ///
+    /// # Errors
+    /// [`Errno::NoMem`] for more frames than there are or a limit lets pass; [`Errno::Inval`] for other sources, no pages
+    /// at all, or more than any object has.
+    pub fn new_held(
+        self: &Arc<Self>,
+        account: &Account,
+        source: ObjectSource,
+        capacity: PageCount,
+    ) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
+        let memory = self.reclaiming(|| ObjectMemory::new_reached(self, account, source.clone()))?;
+        let pages = PageCount::from_bytes_up(memory.bytes()).max(capacity);
+        Self::held(memory, pages)
+    }
+
+    /// An object for `memory`, with a window over `pages` pages of it.
+    fn held(memory: ObjectMemory<M>, pages: PageCount) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
+        let memory = try_arc(memory)?;
+        let window = memory.hold_window(0, pages)?;
+        let object = MemoryObject::try_new(ObjectKind::Capability, "[memory object]", None)?;
+        object.memory_or_make(|| Ok(memory))?;
+        Ok((object, window))
+    }
+
+    /// Reaches `pages` pages of an object from page `first` on. Those that nobody reached before are zeros, if they come
+    /// back at all.
+    ///
+    /// # Errors
+    /// [`Errno::Inval`] for no pages, more than any object has, or an object whose pages live as long as it does;
+    /// [`Errno::NoDev`] for one of somebody else's; no memory.
+    pub fn hold_window(
+        self: &Arc<Self>,
+        object: &MemoryObject,
+        first: u64,
+        pages: PageCount,
+    ) -> Result<Window<M>, Errno> {
+        self.memory_of(object)?.hold_window(first, pages)
+    }
+
     /// Gives an object that was made elsewhere pages of its own; nothing, if it has some already.
     ///
     /// # Errors
@@ -203,12 +245,14 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
     }
 
     /// Changes the size of an object (ftruncate(2)). What lies beyond a smaller one can be touched no more, private
-    /// copies included (`mm/truncate.c:truncate_pagecache`).
+    /// copies included (`mm/truncate.c:truncate_pagecache`). Of an object that handles hold, pages that come are there at
+    /// once, all or none.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for one that has a fixed size, [`Errno::NoDev`] for one of somebody else's.
+    /// [`Errno::Inval`] for one that has a fixed size, [`Errno::NoDev`] for one of somebody else's; no frames.
     pub fn resize(self: &Arc<Self>, object: &MemoryObject, bytes: u64) -> Result<(), Errno> {
-        self.memory_of(object)?.resize(bytes)
+        let memory = self.memory_of(object)?;
+        self.reclaiming(|| memory.resize(bytes))
     }
 
     /// Seals an object against being written through views to come (`F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE`). Descriptors are

@@ -68,7 +68,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
     fn forget_views(&self, range: PageRange, map: &Vmmap) {
         for (part, region) in parts(map, range) {
             if let Some(memory) = object_behind(region).and_then(|object| self.pager().memory_of(object).ok()) {
-                memory.write_state().views.cut(self.tables.id(), part);
+                memory.cut_view(self.tables.id(), part, region.delta);
             }
         }
     }

@@ -8,6 +8,7 @@ mod files;
 mod flushes;
 mod random;
 mod states;
+mod windows;
 
 use alloc::sync::Arc;
 
