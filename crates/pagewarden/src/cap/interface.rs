@@ -11,6 +11,17 @@ use crate::addr::PageCount;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct InterfaceId(pub u64);
 
+impl InterfaceId {
+    /// [`MemoryCap`](super::MemoryCap).
+    pub const MEMORY: Self = Self(1);
+    /// [`FrameAllocatorCap`](super::FrameAllocatorCap).
+    pub const FRAME_ALLOCATOR: Self = Self(2);
+    /// [`VirtualMemory`](super::VirtualMemory).
+    pub const VIRTUAL_MEMORY: Self = Self(3);
+    /// The first that is for others to give to interfaces of their own.
+    pub const FIRST_FREE: Self = Self(1 << 16);
+}
+
 /// Whether handles to an object may leave the table that they were inserted in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Binding {

@@ -32,22 +32,32 @@
 //! another, and never are two tables locked at once. Objects that leave a table are dropped after its lock is released,
 //! for their end may take locks of address spaces, objects and frames. Charges are atomics and may be made under it.
 
+mod fixed;
+mod frames;
 mod handle;
 mod interface;
+mod memory;
+mod process;
 mod rights;
 mod slots;
 mod table;
 mod transfer;
+mod virtual_memory;
 
 #[cfg(test)]
 mod tests;
 
+pub use fixed::{CapabilitySet, FixedPage, FixedPlaces, GivenCapability};
+pub use frames::FrameAllocatorCap;
 pub use handle::Handle;
 pub use interface::{Binding, Interface, InterfaceId};
+pub use memory::{Mapping, MemoryCap, MemoryInfo, Sizing};
+pub use process::{OWN_MEMORY, Process};
 pub use rights::Rights;
 pub use slots::{HandleInfo, HandleState};
 pub use table::{CapTable, Held, Reservation};
 pub use transfer::{ReservedTransfer, Transfer, TransferMode};
+pub use virtual_memory::VirtualMemory;
 
 use core::fmt;
 
@@ -95,6 +105,12 @@ impl CapError {
 impl From<Refusal> for CapError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Errno> for CapError {
+    fn from(errno: Errno) -> Self {
+        Self::Refused(Refusal { errno, cause: Cause::Platform })
     }
 }
 
