@@ -55,7 +55,7 @@ mod space;
 mod tables;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use copy::CopyFault;
 pub use fault::Fault;

@@ -1,1 +1,3 @@
 //! Tests of the table of capabilities.
+
+mod process;

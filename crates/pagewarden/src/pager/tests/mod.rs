@@ -24,25 +24,25 @@ use crate::object::{MemoryObject, ObjectKind, ObjectSource};
 use failing::FailingAllocator;
 
 /// Where the tests map things.
-pub(super) const BASE: u64 = 0x10_0000;
+pub(crate) const BASE: u64 = 0x10_0000;
 /// So many frames after the usable ones there is memory of a device, far from all that is known of frames.
-pub(super) const DEVICE_AFTER: u64 = 1 << 14;
-pub(super) const RW: u64 = 3;
-pub(super) const READ: u64 = 1;
+pub(crate) const DEVICE_AFTER: u64 = 1 << 14;
+pub(crate) const RW: u64 = 3;
+pub(crate) const READ: u64 = 1;
 
 /// A machine with a pager, and who pays.
-pub(super) struct World {
-    pub(super) ledger: ResourceLedger,
-    pub(super) machine: Arc<Machine>,
-    pub(super) pager: Arc<Pager<Machine>>,
+pub(crate) struct World {
+    pub(crate) ledger: ResourceLedger,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) pager: Arc<Pager<Machine>>,
     /// Each frame that is taken passes here.
-    pub(super) frame_taken: FailPoint,
+    pub(crate) frame_taken: FailPoint,
     free_at_start: u64,
 }
 
 impl World {
     /// A machine with so many frames.
-    pub(super) fn new(frames: u64) -> Self {
+    pub(crate) fn new(frames: u64) -> Self {
         let ledger = ResourceLedger::new(Limits::UNLIMITED);
         // What lies beyond is a device's.
         let config = MachineConfig { frames: frames + DEVICE_AFTER + 2, ..MachineConfig::default() };
@@ -60,34 +60,34 @@ impl World {
         Self { ledger, machine, pager, frame_taken, free_at_start }
     }
 
-    pub(super) fn config(&self) -> SpaceConfig {
+    pub(crate) fn config(&self) -> SpaceConfig {
         let brk = Break { start: VirtAddr::new(0x20_0000), current: VirtAddr::new(0x20_0000), data_bytes: 0 };
         SpaceConfig { brk, ..SpaceConfig::new(SMALL_LAYOUT, self.ledger.root().child(Limits::UNLIMITED)) }
     }
 
-    pub(super) fn space(&self) -> AddressSpace<Machine> {
+    pub(crate) fn space(&self) -> AddressSpace<Machine> {
         AddressSpace::new(&self.pager, self.config()).unwrap()
     }
 
-    pub(super) fn memfd(&self, pages: u64) -> OpenFile {
+    pub(crate) fn memfd(&self, pages: u64) -> OpenFile {
         let kind = ObjectKind::Memfd(crate::object::FileId { device: 1, inode: 2 });
         let source = ObjectSource::Anonymous { bytes: pages * PAGE_SIZE };
         self.open(self.pager.new_object(kind, "/memfd:a (deleted)", source).unwrap())
     }
 
-    pub(super) fn open(&self, object: Arc<MemoryObject>) -> OpenFile {
+    pub(crate) fn open(&self, object: Arc<MemoryObject>) -> OpenFile {
         OpenFile { object, traits: FileTraits::READABLE | FileTraits::WRITABLE | FileTraits::REGULAR }
     }
 
     /// Has `processor` run in the space of `root`. It keeps what it knows if it does already.
-    pub(super) fn run(&self, processor: usize, root: FrameNumber) {
+    pub(crate) fn run(&self, processor: usize, root: FrameNumber) {
         if self.machine.active(processor) != Some(root) {
             self.machine.activate(processor, root);
         }
     }
 
     /// Loads a byte as a guest, with faults handled.
-    pub(super) fn load(&self, space: &AddressSpace<Machine>, address: u64) -> Result<u8, Fault> {
+    pub(crate) fn load(&self, space: &AddressSpace<Machine>, address: u64) -> Result<u8, Fault> {
         self.run(0, space.root());
         let mut byte = [0];
         for _ in 0..8 {
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Stores a byte as a guest, with faults handled.
-    pub(super) fn store(&self, space: &AddressSpace<Machine>, address: u64, byte: u8) -> Result<(), Fault> {
+    pub(crate) fn store(&self, space: &AddressSpace<Machine>, address: u64, byte: u8) -> Result<(), Fault> {
         self.run(0, space.root());
         for _ in 0..8 {
             match self.machine.store(0, VirtAddr::new(address), &[byte]) {
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// Nothing is left over: every frame is free again, and nobody pays for any but the zero frame.
-    pub(super) fn check_empty(&self) {
+    pub(crate) fn check_empty(&self) {
         self.pager.frames().check_invariants();
         assert_eq!(self.pager.frames().available(), self.free_at_start, "frames");
         let used = Resource::ALL.map(|resource| self.ledger.root().used(resource));
@@ -120,19 +120,19 @@ impl World {
     }
 }
 
-pub(super) fn page(number: u64) -> u64 {
+pub(crate) fn page(number: u64) -> u64 {
     BASE + number * PAGE_SIZE
 }
 
-pub(super) fn map_anonymous(first: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
+pub(crate) fn map_anonymous(first: u64, pages: u64, prot: u64, flags: MapFlags) -> Request {
     map(first, pages, prot, flags | MapFlags::ANONYMOUS, MapSource::Anonymous)
 }
 
-pub(super) fn private(first: u64, pages: u64, prot: u64) -> Request {
+pub(crate) fn private(first: u64, pages: u64, prot: u64) -> Request {
     map_anonymous(first, pages, prot, MapFlags::PRIVATE)
 }
 
-pub(super) fn map_file(first: u64, pages: u64, prot: u64, flags: MapFlags, file: &OpenFile) -> Request {
+pub(crate) fn map_file(first: u64, pages: u64, prot: u64, flags: MapFlags, file: &OpenFile) -> Request {
     map(first, pages, prot, flags, MapSource::File(file.clone()))
 }
 
@@ -141,10 +141,10 @@ fn map(first: u64, pages: u64, prot: u64, flags: MapFlags, source: MapSource) ->
     Request::Mmap(MmapRequest { addr: page(first), len: pages * PAGE_SIZE, prot, flags, source, offset: 0 })
 }
 
-pub(super) fn munmap(first: u64, pages: u64) -> Request {
+pub(crate) fn munmap(first: u64, pages: u64) -> Request {
     Request::Munmap { addr: page(first), len: pages * PAGE_SIZE }
 }
 
-pub(super) fn mprotect(first: u64, pages: u64, prot: u64) -> Request {
+pub(crate) fn mprotect(first: u64, pages: u64, prot: u64) -> Request {
     Request::Mprotect { addr: page(first), len: pages * PAGE_SIZE, prot }
 }
