@@ -5,6 +5,8 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "interleavings/capabilities.rs"]
+mod capabilities;
 #[path = "interleavings/frames.rs"]
 mod frames;
 #[path = "interleavings/machine.rs"]
