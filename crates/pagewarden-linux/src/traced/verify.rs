@@ -102,7 +102,7 @@ fn ours(range: PageRange, region: &Region) -> Line {
         None | Some((ObjectKind::NamedAnonymous, _)) => Content::Anonymous,
         Some((ObjectKind::SharedAnonymous, _)) => Content::SharedAnonymous,
         Some((ObjectKind::SysV { .. }, _)) => Content::SysV,
-        Some((ObjectKind::Special, _)) => Content::Special,
+        Some((ObjectKind::Special | ObjectKind::Capability, _)) => Content::Special,
         Some((ObjectKind::ZeroDevice(_), _)) if !region.is_shared() => Content::ZeroPages,
         Some((
             ObjectKind::File(file) | ObjectKind::Device(file) | ObjectKind::ZeroDevice(file) | ObjectKind::Memfd(file),

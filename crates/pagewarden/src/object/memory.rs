@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Outside: which regions map an object, and what they may do with it; how long pages live that only live as long as
-//! somebody reaches them (`windows`).
+//! somebody reaches them (`windows`); which frames objects have in common (`snapshot`).
 //!
 //! Invariants: each frame in `pages` has one reference for being there, and one for each entry that shows it; each
 //! entry that shows one lies in a view, but for those of a space that ends, in which nobody runs; no page beyond the end
@@ -35,7 +35,7 @@ use crate::mmu::{Mmu, PhysMem};
 use crate::pager::{Pager, SpaceTables};
 use crate::sync::{AtomicU32, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The bit of a frame's word that says: its contents are not in the file yet.
+/// The bit of a frame's word that says: its contents are not in the file yet. The other bits are those of `snapshot`.
 pub(crate) const DIRTY: u32 = 1;
 /// Pages of one object: their numbers are below this.
 pub(super) const PAGES_MAX: u64 = BYTES_MAX.div_ceil(PAGE_SIZE);
@@ -294,20 +294,22 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         let shrinks = bytes < state.bytes;
         if !shrinks {
             self.grow(&mut state, bytes)?;
+            state.bytes = bytes;
+            return Ok(());
         }
+        let rest = (bytes / PAGE_SIZE, bytes % PAGE_SIZE..PAGE_SIZE);
+        self.prepare_to_zero(&mut state, &rest)?;
         state.bytes = bytes;
-        if shrinks {
-            self.take_away(&mut state, bytes.div_ceil(PAGE_SIZE), PAGES_MAX, Copies::Dropped);
-            self.zero_part(&state, bytes / PAGE_SIZE, bytes % PAGE_SIZE, PAGE_SIZE);
-        }
+        self.take_away(&mut state, bytes.div_ceil(PAGE_SIZE), PAGES_MAX, Copies::Dropped);
+        self.zero_part(&state, rest);
         Ok(())
     }
 
     /// Makes bytes zeros, and whole pages of them a hole. The size stays.
     ///
     /// # Errors
-    /// [`Errno::Perm`] if it is sealed (`mm/shmem.c:shmem_fallocate`), the source's reason, or [`Errno::OpNotSupp`] for
-    /// memory that has no holes.
+    /// [`Errno::Perm`] if it is sealed (`mm/shmem.c:shmem_fallocate`), the source's reason, [`Errno::OpNotSupp`] for
+    /// memory that has no holes, or no frame for a page that others have too: then nothing has changed.
     pub(crate) fn punch(&self, start: u64, end: u64) -> Result<(), Errno> {
         if self.is_write_sealed() {
             return Err(Errno::Perm);
@@ -319,14 +321,16 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             Kind::File(_) => {}
             Kind::Frames | Kind::Physical(_) => return Err(Errno::OpNotSupp),
         }
-        let mut state = self.state.write();
-        self.take_away(&mut state, first, last, Copies::Kept);
-        if first > last {
-            self.zero_part(&state, last, start % PAGE_SIZE, end % PAGE_SIZE);
+        // What is to be zeroed at either end; the second is nothing where both are in one page.
+        let parts = if first > last {
+            [(last, start % PAGE_SIZE..end % PAGE_SIZE), (last, 0..0)]
         } else {
-            self.zero_part(&state, start / PAGE_SIZE, start % PAGE_SIZE, PAGE_SIZE);
-            self.zero_part(&state, last, 0, end % PAGE_SIZE);
-        }
+            [(start / PAGE_SIZE, start % PAGE_SIZE..PAGE_SIZE), (last, 0..end % PAGE_SIZE)]
+        };
+        let mut state = self.state.write();
+        parts.iter().try_for_each(|part| self.prepare_to_zero(&mut state, part))?;
+        self.take_away(&mut state, first, last, Copies::Kept);
+        parts.into_iter().for_each(|part| self.zero_part(&state, part));
         Ok(())
     }
 
@@ -345,18 +349,22 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             (!range.is_empty()).then(|| pages.range(range.clone()).next()).flatten().map(|page| *page.0)
         {
             if let Some(frame) = pages.remove(&index) {
-                self.pager.release(frame);
+                self.let_go(frame);
             }
         }
     }
 
-    /// Makes bytes `from..to` of a page zeros if it is there and they are not the whole of it.
-    fn zero_part(&self, state: &State<M>, index: u64, from: u64, to: u64) {
-        let is_part = from < to && (from, to) != (0, PAGE_SIZE);
-        let Some(frame) = state.frame(index).filter(|_| is_part) else { return };
+    /// Makes certain that the page of a part can be stored to.
+    fn prepare_to_zero(&self, state: &mut State<M>, (index, bytes): &(u64, Range<u64>)) -> Result<(), Errno> {
+        if is_part(bytes) { self.separate_in(state, *index).map(drop) } else { Ok(()) }
+    }
+
+    /// Makes bytes of a page zeros if it is there and they are not the whole of it.
+    fn zero_part(&self, state: &State<M>, (index, bytes): (u64, Range<u64>)) {
+        let Some(frame) = state.frame(index).filter(|_| is_part(&bytes)) else { return };
         let zeros: PageBytes = [0; PAGE_LEN];
-        let len = usize::try_from(to - from).unwrap_or(0);
-        self.pager.machine().write(frame.at(from), &zeros[..len]);
+        let len = usize::try_from(bytes.end - bytes.start).unwrap_or(0);
+        self.pager.machine().write(frame.at(bytes.start), &zeros[..len]);
         self.mark_dirty(frame);
     }
 
@@ -414,8 +422,13 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
                 Ok(()) => {}
             }
             let mut state = self.state.write();
-            // It may have been taken away meanwhile: then it is fetched once more.
-            let Some(frame) = self.frame(&state, at / PAGE_SIZE) else { continue };
+            let frame = match self.separate_in(&mut state, at / PAGE_SIZE) {
+                Ok(Some(frame)) => frame,
+                // It was taken away meanwhile: then it is fetched once more.
+                Ok(None) => continue,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
             self.pager.machine().write(frame.at(at), &from[done..done + len]);
             self.mark_dirty(frame);
             if state.views.reach().is_none() {
@@ -535,6 +548,8 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         for (index, frame) in &state.pages {
             assert_eq!(self.pager.frames().used_as(*frame), Some(FrameUse::Object), "{frame} of an object");
             assert!(state.views.may_have(*index), "page {index}, {frame}, is there and nobody reaches it");
+            let others = self.others(*frame);
+            assert!(self.pager.frames().references(*frame) > others, "{frame}, which {others} others have");
         }
         let views = state.views.list();
         for pair in views.windows(2) {
@@ -553,6 +568,11 @@ pub enum Extent {
     Stays,
 }
 
+/// Whether some bytes of a page are not all of it.
+fn is_part(bytes: &Range<u64>) -> bool {
+    !bytes.is_empty() && *bytes != (0..PAGE_SIZE)
+}
+
 /// How many of `rest` bytes from `at` on lie in its page.
 fn piece(at: u64, rest: u64) -> usize {
     usize::try_from(rest.min(PAGE_SIZE - at % PAGE_SIZE)).unwrap_or(0)
@@ -561,8 +581,6 @@ fn piece(at: u64, rest: u64) -> usize {
 impl<M: PhysMem + Mmu> Drop for ObjectMemory<M> {
     fn drop(&mut self) {
         let pages = core::mem::take(&mut self.state.get_mut().pages);
-        for frame in pages.into_values() {
-            self.pager.release(frame);
-        }
+        pages.into_values().for_each(|frame| self.let_go(frame));
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod memory;
 mod pages;
 mod reach;
+mod snapshot;
 pub mod source;
 pub mod sysv;
 pub(crate) mod views;

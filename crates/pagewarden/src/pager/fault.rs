@@ -103,6 +103,8 @@ enum Failure {
     Ended(Fault),
     /// Page `index` of the object is not there yet.
     Missing(u64),
+    /// Other objects have page `index` too: it cannot be stored to before it is this one's alone.
+    Common(u64),
     /// No frame, no table, or nobody to pay for it.
     NoMemory,
 }
@@ -131,16 +133,23 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(Failure::Ended(fault)) => return Err(fault),
-                Err(Failure::Missing(index)) => self.fetch(touch, object.as_ref(), index)?,
+                Err(Failure::Missing(index)) => self.prepare(touch, object.as_ref(), |memory| memory.fetch(index))?,
+                Err(Failure::Common(index)) => self.prepare(touch, object.as_ref(), |memory| memory.separate(index))?,
                 Err(Failure::NoMemory) if self.pager().reclaim_some() => {}
                 Err(Failure::NoMemory) => return Err(Fault::OutOfMemory),
             }
         }
     }
 
-    fn fetch(&self, touch: &Touch<'_>, object: Option<&Arc<ObjectMemory<M>>>, index: u64) -> Result<(), Fault> {
+    /// Has the object do something about a page, with nothing locked.
+    fn prepare(
+        &self,
+        touch: &Touch<'_>,
+        object: Option<&Arc<ObjectMemory<M>>>,
+        work: impl Fn(&ObjectMemory<M>) -> Result<(), Errno>,
+    ) -> Result<(), Fault> {
         let Some(memory) = object else { return Err(Fault::OutOfMemory) };
-        match self.pager().reclaiming(|| memory.fetch(index)) {
+        match self.pager().reclaiming(|| work(memory)) {
             Ok(()) => Ok(()),
             Err(Errno::NoMem) => Err(Fault::OutOfMemory),
             Err(_) => {
@@ -161,7 +170,7 @@ pub(super) fn object_behind(region: &Region) -> Option<&Arc<crate::object::Memor
 
 impl<M: PhysMem + Mmu> SpaceTables<M> {
     fn try_touch_anonymous(&self, touch: &Touch<'_>) -> Result<(), Failure> {
-        self.try_touch(touch, &mut |root, slot| {
+        self.try_touch(touch, &mut |root, slot, _| {
             if touch.is_store() {
                 if touch.sharing() == Sharing::Droppable {
                     self.note_droppable();
@@ -180,8 +189,15 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
         if index >= state.page_count() {
             return Err(touch.signal(Signal::Bus, SignalCode::AdrErr));
         }
-        self.try_touch(touch, &mut |root, slot| {
+        self.try_touch(touch, &mut |root, slot, entry| {
             let frame = memory.frame(&state, index).ok_or(Failure::Missing(index))?;
+            // That it is not common stays so as long as the object is locked.
+            if touch.is_store() && touch.region.is_shared() && memory.is_common(frame) {
+                return Err(Failure::Common(index));
+            }
+            if !entry.is_empty() {
+                return Ok(self.tables().install(root, slot, entry, leaf::made_writable(entry)).is_ok());
+            }
             if touch.is_store() && !touch.region.is_shared() {
                 let copy = self.copy_of(frame)?;
                 return Ok(self.show_new(touch, root, (slot, Entry::EMPTY), copy));
@@ -194,21 +210,20 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
         })
     }
 
-    /// Makes the access go through; where nothing is there yet, `show` puts something in and says whether it was first.
+    /// Makes the access go through. Where nothing is there yet, or a frame that others see stores to, `show` does it and
+    /// says whether the entry was still there.
     fn try_touch(
         &self,
         touch: &Touch<'_>,
-        show: &mut dyn FnMut(&Root, &Slot<'_>) -> Result<bool, Failure>,
+        show: &mut dyn FnMut(&Root, &Slot<'_>, Entry) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let touched = self.with_root(|root| {
             loop {
                 let slot = self.tables().slot(root, touch.page())?;
                 let entry = self.tables().load(&slot);
                 let is_done = is_done(touch, entry)?
-                    || if entry.is_empty() {
-                        show(root, &slot)?
-                    } else if leaf::is_shared(entry) {
-                        self.tables().install(root, &slot, entry, leaf::made_writable(entry)).is_ok()
+                    || if entry.is_empty() || leaf::is_shared(entry) {
+                        show(root, &slot, entry)?
                     } else {
                         self.store_private(touch, root, (&slot, entry))?
                     };

@@ -26,7 +26,8 @@
 //! guard      not present, without                  SIGSEGV                    SIGSEGV
 //! ```
 //!
-//! A shared page is nothing, shown (a frame of the object, writable after the first store), kept or a guard. Frames of
+//! A shared page is nothing, shown (a frame of the object, writable after the first store), kept or a guard. A store to a
+//! frame that a snapshot of the object has too makes the object copy it first (`object/snapshot`). Frames of
 //! devices are shown like those of an object and never copied. Which of own and common a page is, the reference count of
 //! its frame says, and nothing else.
 //!
@@ -168,6 +169,24 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
         Self::held(memory, pages)
     }
 
+    /// An object that holds what `pages` pages of another from page `first` on hold now, and zeros where there are none,
+    /// with a window over it. Frames are shared until one of both is stored to; `account` pays for what the new one will
+    /// have of its own. The new one is anonymous memory, whatever the other is.
+    ///
+    /// # Errors
+    /// [`Errno::Inval`] for files, memory of devices, no pages and more than any object has; [`Errno::NoDev`] for an object
+    /// of somebody else's; [`Errno::Busy`] if too many objects have a frame; no memory. Nothing has changed then.
+    pub fn snapshot(
+        self: &Arc<Self>,
+        object: &MemoryObject,
+        account: &Account,
+        (first, pages): (u64, PageCount),
+    ) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
+        let memory = self.memory_of(object)?;
+        let snapshot = self.reclaiming(|| memory.snapshot(account, first, pages))?;
+        Self::held(snapshot, pages)
+    }
+
     /// An object for `memory`, with a window over `pages` pages of it.
     fn held(memory: ObjectMemory<M>, pages: PageCount) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
         let memory = try_arc(memory)?;
@@ -268,9 +287,10 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
     /// `FALLOC_FL_PUNCH_HOLE`). Private copies stay.
     ///
     /// # Errors
-    /// The source's reason; [`Errno::OpNotSupp`] where there are no holes.
+    /// The source's reason; [`Errno::OpNotSupp`] where there are no holes; no frame for a page that a snapshot has too.
     pub fn punch(self: &Arc<Self>, object: &MemoryObject, offset: u64, len: u64) -> Result<(), Errno> {
-        self.memory_of(object)?.punch(offset, offset.saturating_add(len))
+        let memory = self.memory_of(object)?;
+        self.reclaiming(|| memory.punch(offset, offset.saturating_add(len)))
     }
 
     /// Makes the pages of `len` bytes from `offset` on be there (fallocate(2)).

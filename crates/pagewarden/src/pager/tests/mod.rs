@@ -7,6 +7,7 @@ mod failing;
 mod files;
 mod flushes;
 mod random;
+mod snapshots;
 mod states;
 mod windows;
 
