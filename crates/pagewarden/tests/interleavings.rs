@@ -72,6 +72,18 @@ fn two_charges_that_race_for_the_last_page_do_not_both_get_it() {
 }
 
 #[test]
+fn the_peak_is_no_less_than_what_two_held_at_once() {
+    every_order(|| {
+        let ledger = ResourceLedger::new(Limits::UNLIMITED);
+        let root = ledger.root().clone();
+        let (a, b) = both(move || root.charge(Committed, 2).unwrap(), || ledger.root().charge(Committed, 3).unwrap());
+        assert_eq!((ledger.root().used(Committed), ledger.root().peak(Committed)), (5, 5));
+        drop((a, b));
+        assert_eq!((ledger.root().used(Committed), ledger.root().peak(Committed)), (0, 5));
+    });
+}
+
+#[test]
 fn a_charge_that_is_refused_above_leaves_no_trace_below() {
     every_order(|| {
         let ledger = ResourceLedger::new(Limits::UNLIMITED.with(Committed, 1));
