@@ -212,6 +212,17 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         Ok(Self::new(&self.pager, &self.pool, (object, pages, window), Sizing::Fixed))
     }
 
+    /// An object of its own that has now what pages `part` of this window have. What either has later, the other has not.
+    ///
+    /// # Errors
+    /// `EINVAL` for pages that are not in the window, `ENOMEM`.
+    pub(super) fn snapshot(&self, part: ObjectPages) -> Result<Self, CapError> {
+        let pages = self.part(part)?;
+        let (object, window) = self.pager.snapshot(&self.object, &self.pool, (pages.first(), pages.count()))?;
+        let all = ObjectPages::new(0, part.count()).ok_or(Errno::Inval)?;
+        Ok(Self::new(&self.pager, &self.pool, (object, all, window), Sizing::Fixed))
+    }
+
     /// Makes the object `pages` pages long. Pages that come are zeros, those that go can be touched by nobody any more.
     ///
     /// # Errors

@@ -211,6 +211,16 @@ impl<M: PhysMem + Mmu + 'static> Process<M> {
         self.hold(part.count(), rights, || memory.slice(part))
     }
 
+    /// A handle to a copy of pages `part` of some memory, as they are now. Pages are copied when one side stores to them.
+    ///
+    /// # Errors
+    /// Those of a look-up, with [`Rights::READ`]; limits; `EINVAL` for pages that are not there.
+    pub fn snapshot(&self, memory: Handle, part: ObjectPages) -> Result<Handle, CapError> {
+        let (memory, rights) = self.held_memory(memory, Rights::READ)?;
+        let own = (rights | Rights::WRITE) - Rights::EXECUTE - Rights::RESIZE;
+        self.hold(part.count(), own, || memory.snapshot(part))
+    }
+
     /// Makes some memory `pages` pages long.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ fn a_capability_set_is_read_only_and_a_ring_is_no_code() {
     let scene = Scene::new(64);
     let (process, _, frames) = scene.process();
     let root = process.space().root();
-    let mut bytes = [0; PAGE_SIZE as usize];
+    let mut bytes = [0; 4096];
     process.space().copy_from_user(places().capability_set, &mut bytes).unwrap();
     let (entries, _) = bytes.as_chunks::<{ GivenCapability::BYTES }>();
     assert_eq!(u64::from_le_bytes(*entries[0].first_chunk().unwrap()), 2, "so many are given");
@@ -429,6 +429,33 @@ fn memory_grows_and_shrinks_within_what_is_paid() {
     assert_eq!(process.resize(object, eight).map_err(CapError::errno), Err(Errno::NoMem));
     assert_eq!((process.info(object).unwrap().bytes, scene.pool.used(Resource::Frames)), (2 * PAGE_SIZE, 2));
     assert_eq!(process.slice(object, of_object(0, 1), KEPT | Rights::RESIZE), Err(CapError::Rights));
+    process.check_invariants();
+    drop(process);
+    scene.world.check_empty();
+}
+
+#[test]
+fn a_snapshot_has_what_there_was_and_rights_of_its_own() {
+    let scene = Scene::new(64);
+    let (process, account, frames) = scene.process();
+    let object = process.allocate(frames, PageCount::new(3), Placement::Scattered).unwrap();
+    process.map(object, at(of_object(0, 3), READ_WRITE, 0)).unwrap();
+    scene.store(&process, 1, 5).unwrap();
+    let rights = Rights::READ | Rights::MAP | Rights::EXECUTE;
+    let read_only = process.table().duplicate(object, rights).unwrap();
+    let before = (committed(&account), scene.pool.used(Resource::Frames));
+    let snapshot = process.snapshot(read_only, of_object(1, 2)).unwrap();
+    assert_eq!((committed(&account), scene.pool.used(Resource::Frames)), (before.0 + 2, before.1), "frames are shared");
+    assert_eq!(process.info(snapshot).unwrap().rights, Rights::READ | Rights::MAP | Rights::WRITE);
+    process.map(snapshot, at(of_object(0, 2), READ_WRITE, 8)).unwrap();
+    scene.store(&process, 1, 6).unwrap();
+    scene.store(&process, 9, 7).unwrap();
+    assert_eq!([1, 2, 8, 9].map(|number| scene.load(&process, number).unwrap()), [6, 0, 5, 7]);
+    assert_eq!(scene.pool.used(Resource::Frames), before.1 + 2);
+    let blind = process.table().duplicate(object, Rights::MAP).unwrap();
+    assert_eq!(process.snapshot(blind, of_object(0, 1)), Err(CapError::Rights));
+    assert_eq!(process.snapshot(object, of_object(2, 2)), Err(Errno::Inval.into()));
+    assert_eq!(process.unmap_borrowed(object, range(8, 1)), Err(invalid()), "it is another object");
     process.check_invariants();
     drop(process);
     scene.world.check_empty();
