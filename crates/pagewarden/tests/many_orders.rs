@@ -4,6 +4,8 @@
 #![cfg(shuttle)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+#[path = "many_orders/capabilities.rs"]
+mod capabilities;
 #[path = "support/world.rs"]
 mod world;
 
