@@ -2,6 +2,7 @@
 //!
 //! Owns the rules and where they hold. [`source`] tells code from comments and strings, so that a word in a
 //! sentence is not taken for code.
+mod names;
 mod source;
 
 use std::fs;
@@ -21,16 +22,13 @@ const MACROS: &[&str] = &["todo", "unimplemented", "dbg"];
 /// Words that stand for work that is not done.
 const MARKS: &[&str] = &[concat!("FIX", "ME"), concat!("XX", "X"), concat!("TO", "DO")];
 
-/// Checks every Rust file of the repository.
+/// Checks every Rust file of the repository, and that the tests which pages speak of are there.
 pub(crate) fn run() -> Result<()> {
-    let mut files = Vec::new();
-    collect(&root(), &mut files)?;
-    let mut problems = Vec::new();
-    for file in &files {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        let name = file.strip_prefix(root()).unwrap_or(file).to_string_lossy().into_owned();
-        problems.extend(check(&name, &text));
-    }
+    let files = read_all(".rs")?;
+    let pages = read_all(".md")?;
+    let mut problems: Vec<String> = files.iter().flat_map(|(name, text)| check(name, text)).collect();
+    let texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+    problems.extend(pages.iter().flat_map(|(name, text)| names::missing(name, text, &texts)));
     if files.is_empty() {
         bail!("there is no Rust file to check");
     }
@@ -41,16 +39,27 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Names and texts of the files whose names end like this.
+fn read_all(ending: &str) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    collect(&root(), ending, &mut files)?;
+    let read = |file: PathBuf| {
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok((file.strip_prefix(root()).unwrap_or(&file).to_string_lossy().into_owned(), text))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn collect(folder: &Path, ending: &str, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if entry.file_type()?.is_dir() {
             if !name.starts_with('.') && name != "target" {
-                collect(&path, files)?;
+                collect(&path, ending, files)?;
             }
-        } else if name.ends_with(".rs") {
+        } else if name.ends_with(ending) {
             files.push(path);
         }
     }
