@@ -345,12 +345,13 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
 
     /// Gives pages back that nobody shows any more. Needs no memory.
     pub(super) fn let_go_of(&self, pages: &mut BTreeMap<u64, FrameNumber>, range: Range<u64>) {
-        while let Some(index) =
-            (!range.is_empty()).then(|| pages.range(range.clone()).next()).flatten().map(|page| *page.0)
-        {
+        let mut next = range.start;
+        while next < range.end {
+            let Some(index) = pages.range(next..range.end).next().map(|(index, _)| *index) else { return };
             if let Some(frame) = pages.remove(&index) {
                 self.let_go(frame);
             }
+            next = index + 1;
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Each page is looked up and copied under one hold of the lock of the tables, so that it is the page that was found to
 //! allow it. No reference to guest memory exists at any time: bytes go through [`PhysMem`]. Where a page is not there,
-//! or cannot be stored to yet, a fault makes it so, as if the guest had touched it.
+//! or cannot be stored to yet, a fault makes it so, as if the guest had touched it: what snapshots have too is copied there,
+//! and here no page of theirs is ever found to be writable.
 
 use core::fmt;
 

@@ -17,8 +17,8 @@ use crate::ledger::Account;
 use crate::linux::{LockAllFlags, SyncFlags};
 use crate::manager::{Access, FaultSignal, Signal, SignalCode, parts};
 use crate::mmu::{Mmu, PhysMem};
-use crate::object::MemoryObject;
 use crate::object::views::{Residency, Shown};
+use crate::object::{MemoryObject, Window};
 use crate::page_table::Move;
 use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Lock, Maps, Op, PageManagementProvider, Populate, Source, Target};
@@ -127,6 +127,8 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     /// Puts what `maps` says in place of what is in `range`.
     fn map(&mut self, range: PageRange, maps: Maps<'_>, target: Target) -> Result<(), Errno> {
+        // What is shown anew stays, even if nobody reaches it while the old views have gone.
+        let _reached = if target == Target::Replace { self.reach(range, maps.after)? } else { None };
         if target == Target::Replace {
             self.unmap(range, maps)?;
         }
@@ -135,6 +137,17 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
                 self.lost = Some(range);
             }
         })
+    }
+
+    /// Reaches what the region in `range` is going to show, if it is of an object whose pages need that.
+    fn reach(&self, range: PageRange, map: &Vmmap) -> Result<Option<Window<M>>, Errno> {
+        let Some((part, region)) = parts(map, range).next() else { return Ok(None) };
+        let Some(object) = object_behind(region) else { return Ok(None) };
+        let memory = self.pager().memory_of(object)?;
+        if memory.read_state().views.reach().is_none() {
+            return Ok(None);
+        }
+        memory.hold_window(region.page_offset(part.start()), part.pages()).map(Some)
     }
 
     fn relocate(&mut self, from: PageRange, to: PageRange, maps: Maps<'_>) -> Result<(), Errno> {
@@ -166,6 +179,7 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
             let changed = self.tables.with_root_mut(|root, gather| {
                 tables.make_exclusive(root, range)?;
                 tables.edit(root, range, gather, &mut |_, entry, _| {
+                    // What shows a frame that several objects have is clean (`object/snapshot`).
                     let is_ready = leaf::is_dirty(entry) && (leaf::is_shared(entry) || self.tables.is_own(entry));
                     let writable = if is_ready { Writable::Now } else { Writable::OnFault };
                     leaf::with_rights(entry, prot, key.unwrap_or_else(|| entry.key()), writable)

@@ -6,6 +6,7 @@ mod basics;
 mod failing;
 mod files;
 mod flushes;
+mod held_random;
 mod random;
 mod snapshots;
 mod states;

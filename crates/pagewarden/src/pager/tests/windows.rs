@@ -8,7 +8,9 @@ use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource};
 use crate::linux::proc_text::{Landmarks, write_maps};
-use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, Request};
+use crate::linux::{
+    FileTraits, MapFlags, MapSource, MmapRequest, MremapRequest, OpenFile, RemapFlags, RemapPagesRequest, Request,
+};
 use crate::machine::Machine;
 use crate::object::{Extent, FileId, MemoryObject, ObjectKind, ObjectSource, Placement, Window};
 use crate::pager::AddressSpace;
@@ -194,6 +196,28 @@ fn pages_go_when_mappings_are_replaced_moved_and_shrunk() {
     check(&world, &[&space]);
     space.call(&munmap(0, 100)).unwrap();
     assert_eq!(held.frames(), 0);
+    drop((space, held));
+    world.check_empty();
+}
+
+#[test]
+fn pages_that_are_shown_anew_in_their_own_place_stay() {
+    let world = World::new(128);
+    let mut held = world.held(anonymous(4));
+    fill(&world, &held, 4);
+    let space = world.space();
+    space.call(&held.map(0, 4, 0)).unwrap();
+    held.window = None;
+    space.call(&held.map(0, 4, 0)).unwrap();
+    assert_eq!((held.frames(), world.load(&space, page(3))), (4, Ok(4)), "mapped over itself");
+    space.call(&held.map(0, 3, 1)).unwrap();
+    assert_eq!(held.frames(), 3, "the first page is shown no more");
+    assert_eq!([0, 1, 2, 3].map(|at| world.load(&space, page(at)).unwrap()), [2, 3, 4, 4]);
+    let (addr, len) = (page(0), PAGE_SIZE);
+    let request = RemapPagesRequest { addr, len, prot: 0, page_offset: 2, flags: MapFlags::empty() };
+    space.call(&Request::RemapPages(request)).unwrap();
+    assert_eq!((held.frames(), world.load(&space, page(0))), (2, Ok(3)));
+    check(&world, &[&space]);
     drop((space, held));
     world.check_empty();
 }
