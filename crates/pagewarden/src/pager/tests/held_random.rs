@@ -23,8 +23,9 @@ const PAGES: u64 = PAGES_LEN as u64;
 const PAGES_LEN: usize = 6;
 /// Pages of a space that are mapped and touched.
 const PLACES: u64 = PLACES_LEN as u64;
-const PLACES_LEN: usize = 20;
-const OBJECTS: usize = 6;
+const PLACES_LEN: usize = 12;
+/// Objects that have a name at a time.
+const OBJECTS: usize = 4;
 
 /// What is done. Numbers are taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +58,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..=PAGES).prop_map(Step::New),
         4 => (object.clone(), index.clone(), pages.clone()).prop_map(|(o, i, n)| Step::Snapshot(o, i, n)),
         2 => (object.clone(), index.clone(), pages.clone()).prop_map(|(o, i, n)| Step::Hold(o, i, n)),
-        3 => (object.clone(), 0..4_usize).prop_map(|(o, at)| Step::DropWindow(o, at)),
-        1 => object.clone().prop_map(Step::DropObject),
+        2 => (object.clone(), 0..4_usize).prop_map(|(o, at)| Step::DropWindow(o, at)),
+        2 => object.clone().prop_map(Step::DropObject),
         6 => (space.clone(), object.clone(), place.clone(), index.clone(), pages.clone())
             .prop_map(|(s, o, p, i, n)| Step::Map(s, o, p, i, n)),
         3 => (space.clone(), place.clone(), pages.clone()).prop_map(|(s, p, n)| Step::Unmap(s, p, n)),
@@ -132,10 +133,15 @@ impl Run {
         Some(self.frames)
     }
 
-    /// The object that a step means, if it is still named.
+    /// The object that a step means: one of those that still have a name.
     fn named(&self, number: usize) -> Option<(usize, Arc<MemoryObject>)> {
-        let number = number % self.objects.len().max(1);
-        Some((number, self.objects.get(number)?.object.clone()?))
+        let named = self.objects.iter().enumerate().filter_map(|(at, object)| Some((at, object.object.clone()?)));
+        let mut named: Vec<_> = named.collect();
+        (!named.is_empty()).then(|| named.swap_remove(number % named.len()))
+    }
+
+    fn is_full(&self) -> bool {
+        self.objects.iter().filter(|object| object.object.is_some()).count() >= OBJECTS
     }
 
     fn is_reached(&self, object: usize, index: u64) -> bool {
@@ -225,7 +231,7 @@ impl Run {
     }
 
     fn make(&mut self, pages: u64) {
-        if self.objects.len() >= OBJECTS {
+        if self.is_full() {
             return;
         }
         let is_fixed = pages.is_multiple_of(2) && pages > 0;
@@ -245,7 +251,7 @@ impl Run {
 
     fn snapshot(&mut self, object: usize, first: u64, pages: u64) {
         let Some((number, object)) = self.named(object) else { return };
-        if self.objects.len() >= OBJECTS {
+        if self.is_full() {
             return;
         }
         let account = self.world.ledger.root();
@@ -323,7 +329,8 @@ impl Run {
                 let range = at(place)..at(place + pages);
                 let Space { space, places } = &mut self.spaces[space];
                 // What a mapping that fails has replaced may be gone.
-                if self.objects[number].is_fixed && !reached || places[range.clone()].iter().any(Option::is_some) {
+                let is_free = places[range.clone()].iter().all(Option::is_none);
+                if self.objects[number].is_fixed && !reached || self.is_failing && !is_free {
                     return;
                 }
                 if space.call(&map_object(&object, place, pages, index)).is_ok() {

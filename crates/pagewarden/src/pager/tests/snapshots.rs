@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::windows::{Held, anonymous, frames, map_object};
 use super::{READ, RW, World, map_file, mprotect, munmap, page};
@@ -61,7 +62,7 @@ impl World {
             }
         }
         for (frame, count) in &holders {
-            let others = self.pager.frames().word(*frame).load(core::sync::atomic::Ordering::Relaxed) / 2;
+            let others = self.pager.frames().word(*frame).load(Ordering::Relaxed) / 2;
             assert_eq!(others + 1, *count, "objects that have {frame}");
         }
         assert_eq!(self.object_frames(), holders.len(), "frames that no object has");
@@ -334,10 +335,10 @@ fn a_snapshot_that_fails_leaves_no_trace() {
     for failing in 0..4 {
         // As many have it as can be counted.
         let word = world.pager.frames().word(memory.pages_there()[failing].1);
-        let before = word.swap(u32::MAX - 1, core::sync::atomic::Ordering::Relaxed);
+        let before = word.swap(u32::MAX - 1, Ordering::Relaxed);
         let failed = world.pager.snapshot(&parent.object, world.ledger.root(), (0, PageCount::new(4)));
         assert_eq!(failed.unwrap_err(), Errno::Busy);
-        assert_eq!(word.swap(before, core::sync::atomic::Ordering::Relaxed), u32::MAX - 1);
+        assert_eq!(word.swap(before, Ordering::Relaxed), u32::MAX - 1);
         world.check_held(&[&parent, &snapshot], &[]);
         let references = memory.pages_there().iter().map(|page| world.pager.frames().references(page.1)).sum::<u32>();
         assert_eq!(references, 5);
@@ -487,5 +488,50 @@ fn objects_that_store_at_once_both_have_what_they_stored() {
         world.check_held(&[&parent, &all[0], &all[1], &all[2]], &[]);
     }
     drop(parent);
+    world.check_empty();
+}
+
+#[test]
+fn snapshots_that_are_taken_while_guests_store_do_not_change() {
+    const SNAPSHOTS: usize = 20;
+    let world = World::new(256);
+    let parent = world.held(anonymous(4));
+    let spaces = [world.space(), world.space()];
+    for space in &spaces {
+        space.call(&parent.map(0, 4, 0)).unwrap();
+    }
+    let (stores, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let mut taken: Vec<(Held, Vec<u8>)> = Vec::new();
+    let mut changed = 0;
+    std::thread::scope(|scope| {
+        for (processor, space) in spaces.iter().enumerate() {
+            let (world, stores, is_over) = (&world, &stores, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let round = stores.fetch_add(1, Ordering::Relaxed);
+                    world.store_on(processor, space, round % 4, round.to_le_bytes()[0]).unwrap();
+                }
+            });
+        }
+        for round in 0..SNAPSHOTS {
+            let snapshot = world.snapshot(&parent, 0, 4);
+            let bytes = world.bytes(&snapshot);
+            taken.push((snapshot, bytes));
+            let before = stores.load(Ordering::Relaxed);
+            while stores.load(Ordering::Relaxed) < before + 16 {
+                std::thread::yield_now();
+            }
+            if round % 3 == 2 {
+                taken.swap_remove(round % taken.len());
+            }
+            changed += taken.iter().filter(|(snapshot, bytes)| world.bytes(snapshot) != *bytes).count();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(changed, 0);
+    let all: Vec<_> = taken.iter().map(|(held, _)| held).chain([&parent]).collect();
+    world.check_held(&all, &[&spaces[0], &spaces[1]]);
+    (0..2).for_each(|processor| world.machine.deactivate(processor));
+    drop((spaces, parent, taken));
     world.check_empty();
 }
