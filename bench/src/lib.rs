@@ -4,6 +4,7 @@
 //! run of a program costs (`cargo xtask bench run`).
 
 pub mod bytes;
+pub mod capabilities;
 pub mod check;
 pub mod map;
 pub mod measure;

@@ -1,4 +1,5 @@
-//! `pagewarden-bench`: measures pagewarden's map of regions, the parts of its pager, and their peers.
+//! `pagewarden-bench`: measures pagewarden's map of regions, the parts of its pager, its capabilities, and
+//! their peers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use pagewarden_bench::bytes;
 use pagewarden_bench::pager::contest::Pace;
 use pagewarden_bench::replay::{self, Replay};
-use pagewarden_bench::report::pager::{PARTS, Table};
+use pagewarden_bench::report::pager::{CAPABILITIES, PARTS, Part, Table};
 use pagewarden_bench::report::{self, Environment};
 use pagewarden_bench::vmmap::{Effort, Measured, PEERS, Peer, measure};
 use pagewarden_bench::work::{Layout, Row};
@@ -32,7 +33,11 @@ enum Task {
     ///
     /// All who do a row first show that they do it right, then they take turns, in an order that is another each time. The
     /// least time of a turn is the figure.
-    Pager(PagerArgs),
+    Pager(PartsArgs),
+    /// Charges, look-ups of handles, and objects in address spaces, in nanoseconds of thread time.
+    ///
+    /// Measured as the parts of the pager are.
+    Capabilities(PartsArgs),
     /// Do one row with pagewarden's map alone, for a program that counts instructions.
     ///
     /// Everything but the row itself is the same with any count.
@@ -56,9 +61,9 @@ struct InstructionsArgs {
     count: usize,
 }
 
-/// What to measure of the pager, and how long.
+/// What to measure of some parts, and how long.
 #[derive(Args)]
-struct PagerArgs {
+struct PartsArgs {
     /// How often everybody does each row.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
@@ -123,7 +128,8 @@ impl Page {
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Vmmap(args) => vmmap(&args),
-        Task::Pager(args) => pager(&args),
+        Task::Pager(args) => measure_parts(&PARTS, &args),
+        Task::Capabilities(args) => measure_parts(&CAPABILITIES, &args),
         Task::Instructions(args) => instructions(&args),
     }
 }
@@ -144,7 +150,7 @@ fn is_wanted(name: &str, parts: &[String]) -> bool {
     parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
 }
 
-fn pager(args: &PagerArgs) -> Result<()> {
+fn measure_parts(parts: &[Part], args: &PartsArgs) -> Result<()> {
     let turns = usize::try_from(args.turns).context("turns")?;
     let pace = if args.quick { Pace { turns: 5, length: 1e6 } } else { Pace { turns, length: 3e6 } };
     let mut page = Page::default();
@@ -152,8 +158,8 @@ fn pager(args: &PagerArgs) -> Result<()> {
     page.add(&format!("{}.\n", environment.line()));
     let wanted = |name: &str| is_wanted(name, &args.rows);
     let mut tables = Vec::new();
-    for measure in PARTS {
-        let table = measure(&wanted, pace)?;
+    for measure_part in parts {
+        let table = measure_part(&wanted, pace)?;
         if !table.rows.is_empty() {
             page.add(&table.text());
             tables.push(table);

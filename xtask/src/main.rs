@@ -56,6 +56,9 @@ enum Bench {
     /// Frames, page tables, faults and forks against their peers, in nanoseconds of thread time.
     #[command(disable_help_flag = true)]
     Pager(PassedOn),
+    /// Charges, look-ups of handles and objects in address spaces, in nanoseconds of thread time.
+    #[command(disable_help_flag = true)]
+    Capabilities(PassedOn),
     /// Instructions that the map of regions takes, against the recorded ones; needs valgrind.
     Instructions {
         /// Record the counts instead of comparing them.
@@ -117,7 +120,8 @@ fn main() -> ExitCode {
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
         Task::Bench { what: Bench::Calls(args) } => bench::calls::run(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
-        Task::Bench { what: Bench::Pager(args) } => bench::pager::run(&args),
+        Task::Bench { what: Bench::Pager(args) } => bench::pager::run("pager", &args),
+        Task::Bench { what: Bench::Capabilities(args) } => bench::pager::run("capabilities", &args),
         Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
         Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
     };

@@ -22,7 +22,7 @@ use super::sparse::SparseMemory;
 /// Where memory is mapped: at a multiple of 1 GiB.
 const START: u64 = 0x40_0000_0000;
 /// Loads and stores are allowed.
-const READ_WRITE: u64 = 3;
+pub(crate) const READ_WRITE: u64 = 3;
 /// Pages that fault in a turn.
 const PAGES: u64 = 1 << 11;
 /// Frames for faults, besides those that are zeroed and copied alone.
@@ -32,7 +32,10 @@ const SPARE_FRAMES: u64 = 1 << 13;
 const GIB: u64 = 1 << 30;
 
 /// A pager with all of `frames` frames but the first, and who pays.
-fn pager<M: PhysMem + Mmu + 'static>(memory: Arc<M>, frames: u64) -> Result<(Arc<Pager<M>>, ResourceLedger)> {
+pub(crate) fn pager<M: PhysMem + Mmu + 'static>(
+    memory: Arc<M>,
+    frames: u64,
+) -> Result<(Arc<Pager<M>>, ResourceLedger)> {
     let first = FrameNumber::new(0).context("frame 0")?;
     let all = FrameRange::new(first, PageCount::new(frames)).context("some frames")?;
     let mut map = MemoryMap::new();
@@ -44,14 +47,24 @@ fn pager<M: PhysMem + Mmu + 'static>(memory: Arc<M>, frames: u64) -> Result<(Arc
 }
 
 /// A space with `pages` pages of private memory at [`START`].
-fn space<M: PhysMem + Mmu + 'static>(pager: &Arc<Pager<M>>, account: &Account, pages: u64) -> Result<AddressSpace<M>> {
+pub(crate) fn space<M: PhysMem + Mmu + 'static>(
+    pager: &Arc<Pager<M>>,
+    account: &Account,
+    pages: u64,
+) -> Result<AddressSpace<M>> {
     let config = SpaceConfig::new(Layout::X86_64, account.clone());
     let space = AddressSpace::new(pager, config).map_err(|errno| anyhow!("a space: {}", errno.name()))?;
     map(&space, 0, pages, MapFlags::PRIVATE)?;
     Ok(space)
 }
 
-fn map<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, first: u64, pages: u64, flags: MapFlags) -> Result<()> {
+/// Maps `pages` pages of memory from page `first` after [`START`] on.
+pub(crate) fn map<M: PhysMem + Mmu + 'static>(
+    space: &AddressSpace<M>,
+    first: u64,
+    pages: u64,
+    flags: MapFlags,
+) -> Result<()> {
     let request = Request::Mmap(MmapRequest {
         addr: START + first * PAGE_SIZE,
         len: pages * PAGE_SIZE,
@@ -63,7 +76,7 @@ fn map<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, first: u64, pages: u
     call(space, &request)
 }
 
-fn call<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, request: &Request) -> Result<()> {
+pub(crate) fn call<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, request: &Request) -> Result<()> {
     space.call(request).map(drop).map_err(|refusal| anyhow!("{request:?}: {refusal:?}"))
 }
 

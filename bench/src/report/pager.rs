@@ -1,4 +1,4 @@
-//! The tables of the pager's parts: a line a row, a column for everybody who takes part, and ratios.
+//! The tables of the pager's parts and of capabilities: a line a row, a column for everybody who takes part, and ratios.
 
 use std::fmt::Write;
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::table::{markdown, ratio};
 use super::{Environment, Goal, duration};
+use crate::capabilities::{handles, objects};
 use crate::measure::Figure;
 use crate::pager::contest::{Contestant, Outcome, Pace, hold};
 use crate::pager::frames::Row as FrameRow;
@@ -30,6 +31,10 @@ enum Kind {
     Faults,
     /// Forks: the last column is the largest, the first the smallest.
     Forks,
+    /// Charges and handles: all columns are pagewarden's.
+    Handles,
+    /// Objects in spaces: the first column is pagewarden's.
+    Objects,
 }
 
 /// What was measured of one part.
@@ -64,6 +69,18 @@ pub const PARTS: [Part; 4] = [
     },
 ];
 
+/// Charges and handles, objects in spaces.
+pub const CAPABILITIES: [Part; 2] = [
+    |wanted, pace| {
+        let rows = handles::Row::ALL.map(|row| (row, row.name().to_owned(), row.operations()));
+        measure(Kind::Handles, &rows, (wanted, pace), handles::all)
+    },
+    |wanted, pace| {
+        let rows = objects::Row::ALL.map(|row| (row, row.name().to_owned(), row.operations()));
+        measure(Kind::Objects, &rows, (wanted, pace), objects::all)
+    },
+];
+
 fn measure<R: Copy>(
     kind: Kind,
     rows: &[(R, String, usize)],
@@ -85,7 +102,7 @@ impl Table {
     const fn ours(&self) -> usize {
         match self.kind {
             Kind::Frames => frames::OURS,
-            Kind::Tables | Kind::Faults => 1,
+            Kind::Tables | Kind::Faults | Kind::Handles | Kind::Objects => 1,
             Kind::Forks => 0,
         }
     }
@@ -97,12 +114,17 @@ impl Table {
             Kind::Tables => ["ours / best peer", "medians"].to_vec(),
             Kind::Faults => ["fault / memory", "medians"].to_vec(),
             Kind::Forks => ["largest / smallest", "medians"].to_vec(),
+            Kind::Handles => Vec::new(),
+            Kind::Objects => ["ours / host", "medians"].to_vec(),
         };
         names.into_iter().map(str::to_owned).collect()
     }
 
     /// Those of a row.
     fn ratios(&self, row: &Outcome) -> Vec<String> {
+        if self.kind == Kind::Handles {
+            return Vec::new();
+        }
         let of = |column: usize, pick: fn(&Figure) -> f64| {
             let figures = row.figures(pick);
             if self.kind == Kind::Forks {
@@ -146,6 +168,8 @@ impl Table {
             Kind::Tables => "page tables",
             Kind::Faults => "faults",
             Kind::Forks => "touched private memory",
+            Kind::Handles => "charges and handles",
+            Kind::Objects => "an object of 1 MiB",
         }
     }
 
@@ -169,6 +193,15 @@ impl Table {
                 "- Every page has a frame of its own, charged and counted, and tables are real; the zeros in the pages are \
                  not.\n- A parent has stored to memory of every GiB since the last fork.\n"
             }
+            Kind::Handles => {
+                "- Charges are of 3 pages; a process, its group and the root each have a limit. A charge that keeps the account may \
+                 outlive it.\n\
+                 - The table has 256 handles, looked up in random order; a number is loaded from each object.\n"
+            }
+            Kind::Objects => {
+                "- The object's pages are there before. Pagewarden's touch is without what a processor takes to raise a fault and \
+                 to come back.\n"
+            }
         }
     }
 
@@ -176,19 +209,27 @@ impl Table {
     pub fn goals(&self) -> Vec<Goal> {
         match self.kind {
             Kind::Faults => Vec::new(),
+            Kind::Handles => {
+                handles::Row::ALL.into_iter().filter_map(|row| self.limit_goal(row.name(), row.goal()?)).collect()
+            }
+            Kind::Objects => self.rows.iter().filter_map(|row| self.peer_goal(row)).collect(),
             Kind::Forks => {
                 let forks = self.rows.iter().filter(|row| row.row.starts_with("fork"));
                 forks.filter_map(|row| self.fork_goal(row)).collect()
             }
             Kind::Frames | Kind::Tables => {
-                let pair = self.rows.iter().filter(|row| row.row == FrameRow::Pair.name()).filter_map(|row| {
-                    let best = row.figures(|figure| figure.best)[0]?;
-                    let (goal, figure) = (format!("{}: at most {PAIR} ns", row.row), duration(best));
-                    Some(Goal { goal, figure, reached: best <= PAIR })
-                });
-                pair.chain(self.rows.iter().filter_map(|row| self.peer_goal(row))).collect()
+                let pair = self.limit_goal(&FrameRow::Pair.name(), PAIR);
+                pair.into_iter().chain(self.rows.iter().filter_map(|row| self.peer_goal(row))).collect()
             }
         }
+    }
+
+    /// A goal of at most so many nanoseconds, if the row was measured.
+    fn limit_goal(&self, name: &str, most: f64) -> Option<Goal> {
+        let row = self.rows.iter().find(|row| row.row == name)?;
+        let best = row.figures(|figure| figure.best)[0]?;
+        let (goal, figure) = (format!("{name}: at most {most} ns"), duration(best));
+        Some(Goal { goal, figure, reached: best <= most })
     }
 
     fn fork_goal(&self, row: &Outcome) -> Option<Goal> {
@@ -277,6 +318,19 @@ mod tests {
         let text = table(10.0).text();
         let ratios = text.lines().nth(2).unwrap().split('|').map(str::trim).skip(7).collect::<Vec<_>>();
         assert_eq!(ratios, ["0.50", "0.50", "2.00", "1.50", ""]);
+    }
+
+    #[test]
+    fn some_rows_of_handles_have_limits() {
+        let rows =
+            |charge| vec![outcome("charge and release, three deep", &[charge]), outcome("handle look-up", &[10.0])];
+        let table = |charge| Table { kind: Kind::Handles, names: vec!["ours"], rows: rows(charge) };
+        assert_eq!([30.0, 30.1].map(|charge| verdicts(&table(charge))), [[true, true], [false, true]]);
+        assert!(
+            table(30.0).text().starts_with("| charges and handles            |  ours |\n"),
+            "{}",
+            table(30.0).text()
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what pagewarden costs, and how its map of regions and its pager do.
+//! `cargo xtask bench`: what pagewarden costs, and how its map of regions, its pager and its capabilities do.
 
 pub(crate) mod calls;
 pub(crate) mod instructions;

@@ -4,11 +4,13 @@
 //! when it is handed out ([`Portion`]), so nobody touches a word of somebody else's.
 
 mod free_list;
+mod host;
 mod mapper;
 mod memory;
 mod multiarch;
 
 pub use free_list::FreeListFrames;
+pub use host::{HostMapping, HostObject};
 pub use mapper::OffsetMapper;
 pub use memory::{DirectMap, Portion};
 pub use multiarch::Multiarch;
