@@ -55,7 +55,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pagewarden::linux::{self, MapFlags, MapSource, Request};
 use pagewarden::manager::{
-    Access, Break, Cause, FaultSignal, Layout, Policy, Privileges, Refusal, ResourceLimits, SpaceConfig,
+    Access, Break, CapabilityRequest, Cause, FaultSignal, Layout, Policy, Privileges, Refusal, ResourceLimits,
+    SpaceConfig,
 };
 use pagewarden::vmmap::Direction;
 use pagewarden::{
@@ -164,6 +165,17 @@ impl Arena {
         let mut inner = self.lock();
         inner.check().map_err(|errno| Refusal { errno, cause: Cause::Platform })?;
         self.carry_out(&mut inner.manager, request)
+    }
+
+    /// Carries out what a holder of capabilities asks: to reserve addresses, and to commit and decommit memory in them.
+    /// The host's frames are in nobody's objects, so none can be borrowed (`ENOSYS`).
+    ///
+    /// # Errors
+    /// As [`PageManager::plan_capability`], or the host's reason.
+    pub fn call_capability(&self, request: &CapabilityRequest) -> Result<u64, Refusal> {
+        let mut inner = self.lock();
+        inner.check().map_err(|errno| Refusal { errno, cause: Cause::Platform })?;
+        inner.manager.call_capability(request)
     }
 
     /// What a load, store or fetch at `address` does; a stack may grow, and then the access is to be tried again. The

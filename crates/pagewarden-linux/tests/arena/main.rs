@@ -4,6 +4,7 @@
 
 mod bounds;
 mod calls;
+mod capabilities;
 mod failures;
 mod faults;
 mod files;
