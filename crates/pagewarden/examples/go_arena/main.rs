@@ -48,7 +48,7 @@ fn main() -> Outcome<()> {
     show("sysUsed: a span of 120 pages, all zeros");
 
     match heap.allocate(1000) {
-        Err(refused) => println!("    a span of 1000 pages is refused: {refused}"),
+        Err(refused) => println!("    a span of 1000 pages: {refused}"),
         Ok(span) => return Err(format!("{span} is beyond the budget").into()),
     }
     heap.sys_free()?;
