@@ -93,7 +93,8 @@ impl CapTable {
     /// # Errors
     /// [`CapError::Rights`] if `handle` has less; those of [`Self::release`] and [`Self::reserve`].
     pub fn duplicate(&self, handle: Handle, rights: Rights) -> Result<Handle, CapError> {
-        // Under one lock: a handle that is released or moved meanwhile has its duplicate before that, or not at all.
+        // Under one lock: a handle that is released or moved meanwhile has its duplicate before that, or not at all. What
+        // an error drops under it is never the last reference: the handle's own is still there.
         let mut slots = self.slots.write();
         let entry = slots.get(handle)?;
         if !entry.capability.rights.contains(rights) {
@@ -155,12 +156,7 @@ impl Held<'_> {
     /// [`CapError::WrongType`] if its object is no `T`; [`CapError::Rights`] if it lacks one that is `needed`.
     #[inline]
     pub fn get<T: Interface>(&self, handle: Handle, needed: Rights) -> Result<(&T, Rights), CapError> {
-        let capability = &self.0.get(handle)?.capability;
-        let object = capability.object().ok_or(CapError::WrongType)?;
-        if !capability.rights.contains(needed) {
-            return Err(CapError::Rights);
-        }
-        Ok((object, capability.rights))
+        self.find(handle, needed).map(|(object, capability)| (object, capability.rights))
     }
 
     /// As [`Self::get`], to be used after the guard is gone.
@@ -169,9 +165,18 @@ impl Held<'_> {
     /// Those of [`Self::get`].
     #[inline]
     pub fn get_cloned<T: Interface>(&self, handle: Handle, needed: Rights) -> Result<(Arc<T>, Rights), CapError> {
-        self.get::<T>(handle, needed)?;
-        let capability = &self.0.get(handle)?.capability;
+        let (_, capability) = self.find::<T>(handle, needed)?;
         Ok((capability.shared_object().ok_or(CapError::WrongType)?, capability.rights))
+    }
+
+    #[inline]
+    fn find<T: Interface>(&self, handle: Handle, needed: Rights) -> Result<(&T, &Capability), CapError> {
+        let capability = &self.0.get(handle)?.capability;
+        let object = capability.object().ok_or(CapError::WrongType)?;
+        if !capability.rights.contains(needed) {
+            return Err(CapError::Rights);
+        }
+        Ok((object, capability))
     }
 
     /// All handles in the order of their slots.

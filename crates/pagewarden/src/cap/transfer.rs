@@ -11,7 +11,8 @@
 //! sender's is freed: the only error, a receiver that was closed meanwhile, is known while the sender still has it all.
 //!
 //! A copy is made from what the sender had when it was offered. It may be committed after the sender has given up its own
-//! handle.
+//! handle, as a move may after the sender was closed. From then on until the receiver reserves nobody pays for it: a
+//! transfer belongs to one call of the kernel, no guest can hold one.
 
 use core::mem;
 
