@@ -209,4 +209,28 @@ mod tests {
         views.cut(1, pages(16, 4));
         assert_eq!(views.list(), []);
     }
+
+    #[test]
+    fn what_views_show_is_reached_and_nothing_before_the_first_page() {
+        let tables = Arc::new(());
+        let mut views = Views::reaching();
+        // Pages 10 to 14 show what is before the first page.
+        views.add(1, &tables, shown(pages(10, 10), 0u64.wrapping_sub(15)));
+        views.add(2, &tables, shown(pages(100, 4), 0u64.wrapping_sub(96)));
+        let reached = |views: &Views<()>| (0..12).filter(|page| views.may_have(*page)).collect::<Vec<_>>();
+        assert_eq!(reached(&views), [0, 1, 2, 3, 4, 5, 6, 7]);
+        views.check_invariants();
+        assert!(!views.may_have(u64::MAX) && !views.may_have(8));
+        views.cut(2, pages(101, 2));
+        views.cut(1, pages(12, 5));
+        views.check_invariants();
+        assert_eq!(reached(&views), [2, 3, 4, 7]);
+        views.cut(1, pages(0, 30));
+        assert_eq!(reached(&views), [4, 7]);
+        views.add(2, &tables, shown(pages(100, 1), 0u64.wrapping_sub(99)));
+        assert_eq!(reached(&views), [1, 7], "shown anew in its place");
+        views.cut(2, pages(0, 200));
+        views.check_invariants();
+        assert_eq!((reached(&views), views.reach().unwrap().next_edge(0)), (Vec::new(), u64::MAX));
+    }
 }
