@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
     /// A handle of the table, mostly; or any that was ever given out.
     fn handle(&self, table: usize, at: usize) -> Option<Handle> {
         let own = &self.lists[table].entries;
-        if at % 4 > 0 && !own.is_empty() {
+        if !at.is_multiple_of(4) && !own.is_empty() {
             return Some(own[at / 4 % own.len()].handle);
         }
         self.handles.get((at / 4).checked_rem(self.handles.len())?).copied()
