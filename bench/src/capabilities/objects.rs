@@ -2,16 +2,16 @@
 //!
 //! The object's pages are there before. The kernel chooses the place, and so does pagewarden; both spaces have other
 //! regions too. A touch is a store to a page that is mapped and not shown yet: on the host the processor raises a fault
-//! and comes back, with pagewarden it is what [`AddressSpace::fault`] does.
+//! and comes back, with pagewarden it is what `AddressSpace::fault` does.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use pagewarden::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Request};
-use pagewarden::manager::Access;
-use pagewarden::object::{FileId, ObjectSource};
-use pagewarden::pager::AddressSpace;
-use pagewarden::{MemoryObject, ObjectKind, PAGE_SIZE, VirtAddr};
+use pagewarden::cap::{FixedPlaces, FrameAllocatorCap, Handle, Mapping, Process, Rights};
+use pagewarden::linux::MapFlags;
+use pagewarden::manager::{Access, Layout, Place, SpaceConfig};
+use pagewarden::object::{ObjectPages, Placement};
+use pagewarden::{Limits, PAGE_SIZE, PageCount, PageRange, Prot, VirtAddr};
 
 use crate::pager::contest::{Contestant, Stopwatch};
 use crate::pager::raw::{DirectMap, HostObject};
@@ -23,6 +23,9 @@ const PAGES: u64 = (1 << 20) / PAGE_SIZE;
 const REGIONS: u64 = 64;
 /// Frames there are.
 const FRAMES: u64 = 1 << 12;
+/// Where the process has its fixed pages.
+const PLACES: FixedPlaces =
+    FixedPlaces { capability_set: VirtAddr::new(0x7000_0000), ring: VirtAddr::new(0x7000_1000) };
 /// Pairs of a turn.
 const PAIRS: usize = 64;
 /// Pairs of a turn where pages are touched.
@@ -58,68 +61,65 @@ impl Row {
     }
 }
 
-/// An object and a space of ours.
+/// A process of ours that holds an object by handle.
 struct Ours {
-    space: AddressSpace<DirectMap>,
-    object: Arc<MemoryObject>,
+    process: Process<DirectMap>,
+    object: Handle,
 }
 
 impl Ours {
     fn new() -> Result<Self> {
         let (pager, ledger) = spaces::pager(DirectMap::new(FRAMES), FRAMES)?;
-        let space = spaces::space(&pager, ledger.root(), 1)?;
-        for region in 1..REGIONS {
-            spaces::map(&space, 2 * region, 1, MapFlags::PRIVATE)?;
+        let config = SpaceConfig::new(Layout::X86_64, ledger.root().child(Limits::UNLIMITED));
+        let process = Process::new(&pager, config, PLACES).map_err(|error| anyhow!("a process: {error}"))?;
+        for region in 0..REGIONS {
+            spaces::map(process.space(), 2 * region, 1, MapFlags::PRIVATE)?;
         }
-        let kind = ObjectKind::Memfd(FileId { device: 1, inode: 1 });
-        let source = ObjectSource::Anonymous { bytes: PAGES * PAGE_SIZE };
-        let object =
-            pager.new_object(kind, "object", source).map_err(|errno| anyhow!("an object: {}", errno.name()))?;
-        Ok(Self { space, object })
+        let pool = Arc::new(FrameAllocatorCap::new(&pager, ledger.root().clone()));
+        let object = process.give(pool, Rights::empty(), [0; 8]).and_then(|frames| {
+            let object = process.allocate(frames, PageCount::new(PAGES), Placement::Scattered)?;
+            process.table().release(frames)?;
+            Ok(object)
+        });
+        Ok(Self { object: object.map_err(|error| anyhow!("an object: {error}"))?, process })
     }
 
     /// Maps the object anywhere; where.
-    fn map(&self) -> Result<u64> {
-        let traits = FileTraits::READABLE | FileTraits::WRITABLE;
-        let request = Request::Mmap(MmapRequest {
-            addr: 0,
-            len: PAGES * PAGE_SIZE,
-            prot: spaces::READ_WRITE,
-            flags: MapFlags::SHARED,
-            source: MapSource::File(OpenFile { object: Arc::clone(&self.object), traits }),
-            offset: 0,
-        });
-        self.space.call(&request).map_err(|refusal| anyhow!("a mapping: {refusal:?}"))
+    fn map(&self) -> Result<PageRange> {
+        let part = ObjectPages::new(0, PageCount::new(PAGES)).context("pages of an object")?;
+        let mapping = Mapping { part, prot: Prot::READ | Prot::WRITE, place: Place::Anywhere };
+        self.process.map(self.object, mapping).map_err(|error| anyhow!("a mapping: {error}"))
     }
 
-    fn unmap(&self, addr: u64) -> Result<()> {
-        spaces::call(&self.space, &Request::Munmap { addr, len: PAGES * PAGE_SIZE })
+    fn unmap(&self, range: PageRange) -> Result<()> {
+        self.process.unmap_borrowed(self.object, range).map_err(|error| anyhow!("unmapping: {error}"))
     }
 
     fn pair(&self, row: Row) -> Result<()> {
-        let start = self.map()?;
+        let range = self.map()?;
         if row == Row::Touched {
-            for page in 0..PAGES {
-                let touched = self.space.fault(VirtAddr::new(start + page * PAGE_SIZE), Access::Write);
+            for page in range.first_page()..range.end_page() {
+                let touched = self.process.space().fault(VirtAddr::new(page * PAGE_SIZE), Access::Write);
                 touched.map_err(|fault| anyhow!("a page of an object: {fault:?}"))?;
             }
         }
-        self.unmap(start)
+        self.unmap(range)
     }
 
     /// Shows that what is stored in one mapping is there in the next.
     fn check(&self) -> Result<()> {
-        let last = (PAGES - 1) * PAGE_SIZE;
+        let last = |range: PageRange| VirtAddr::new((range.end_page() - 1) * PAGE_SIZE);
+        let space = self.process.space();
         let first = self.map()?;
-        let copied = self.space.copy_to_user(VirtAddr::new(first + last), &[7]);
+        let copied = space.copy_to_user(last(first), &[7]);
         ensure!(copied.is_ok(), "{copied:?}");
         self.unmap(first)?;
         let second = self.map()?;
         let mut byte = [0];
-        let copied = self.space.copy_from_user(VirtAddr::new(second + last), &mut byte);
+        let copied = space.copy_from_user(last(second), &mut byte);
         ensure!(copied.is_ok() && byte == [7], "{copied:?}, {byte:?}");
         self.unmap(second)?;
-        let after = self.space.fault(VirtAddr::new(second), Access::Read);
+        let after = space.fault(second.start(), Access::Read);
         ensure!(after.is_err(), "a page is still there after its unmapping");
         Ok(())
     }
@@ -189,10 +189,8 @@ mod tests {
     fn objects_come_and_go_again_and_again() {
         let ours = Ours::new().unwrap();
         ours.check().unwrap();
-        let used = || {
-            [Resource::Virtual, Resource::Committed]
-                .map(|resource| ours.space.with_manager(|manager| manager.account().used(resource)))
-        };
+        let used =
+            || [Resource::Virtual, Resource::Committed].map(|resource| ours.process.table().account().used(resource));
         let before = used();
         Row::ALL.iter().for_each(|row| ours.pair(*row).unwrap());
         assert_eq!(used(), before);

@@ -22,7 +22,7 @@ use super::sparse::SparseMemory;
 /// Where memory is mapped: at a multiple of 1 GiB.
 const START: u64 = 0x40_0000_0000;
 /// Loads and stores are allowed.
-pub(crate) const READ_WRITE: u64 = 3;
+const READ_WRITE: u64 = 3;
 /// Pages that fault in a turn.
 const PAGES: u64 = 1 << 11;
 /// Frames for faults, besides those that are zeroed and copied alone.
@@ -47,7 +47,7 @@ pub(crate) fn pager<M: PhysMem + Mmu + 'static>(
 }
 
 /// A space with `pages` pages of private memory at [`START`].
-pub(crate) fn space<M: PhysMem + Mmu + 'static>(
+fn space<M: PhysMem + Mmu + 'static>(
     pager: &Arc<Pager<M>>,
     account: &Account,
     pages: u64,
@@ -76,7 +76,7 @@ pub(crate) fn map<M: PhysMem + Mmu + 'static>(
     call(space, &request)
 }
 
-pub(crate) fn call<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, request: &Request) -> Result<()> {
+fn call<M: PhysMem + Mmu + 'static>(space: &AddressSpace<M>, request: &Request) -> Result<()> {
     space.call(request).map(drop).map_err(|refusal| anyhow!("{request:?}: {refusal:?}"))
 }
 
