@@ -55,17 +55,17 @@ fn step() -> impl Strategy<Value = Step> {
     let (pages, byte) = (1..=PAGES, 1..=255_u8);
     let rights = prop::sample::select(vec![0, READ, RW]);
     prop_oneof![
-        2 => (0..=PAGES).prop_map(Step::New),
+        1 => (0..=PAGES).prop_map(Step::New),
         4 => (object.clone(), index.clone(), pages.clone()).prop_map(|(o, i, n)| Step::Snapshot(o, i, n)),
         2 => (object.clone(), index.clone(), pages.clone()).prop_map(|(o, i, n)| Step::Hold(o, i, n)),
         2 => (object.clone(), 0..4_usize).prop_map(|(o, at)| Step::DropWindow(o, at)),
-        2 => object.clone().prop_map(Step::DropObject),
-        6 => (space.clone(), object.clone(), place.clone(), index.clone(), pages.clone())
+        1 => object.clone().prop_map(Step::DropObject),
+        8 => (space.clone(), object.clone(), place.clone(), index.clone(), pages.clone())
             .prop_map(|(s, o, p, i, n)| Step::Map(s, o, p, i, n)),
         3 => (space.clone(), place.clone(), pages.clone()).prop_map(|(s, p, n)| Step::Unmap(s, p, n)),
         2 => (space.clone(), place.clone(), place.clone()).prop_map(|(s, p, to)| Step::Move(s, p, to)),
         3 => (space.clone(), place.clone(), pages.clone(), rights).prop_map(|(s, p, n, r)| Step::Protect(s, p, n, r)),
-        10 => (space.clone(), place.clone(), byte.clone()).prop_map(|(s, p, b)| Step::Store(s, p, b)),
+        14 => (space.clone(), place.clone(), byte.clone()).prop_map(|(s, p, b)| Step::Store(s, p, b)),
         4 => (space.clone(), place.clone()).prop_map(|(s, p)| Step::Load(s, p)),
         2 => (space.clone(), place, byte.clone()).prop_map(|(s, p, b)| Step::CopyOut(s, p, b)),
         3 => (object.clone(), index.clone(), byte).prop_map(|(o, i, b)| Step::Write(o, i, b)),
@@ -140,8 +140,15 @@ impl Run {
         (!named.is_empty()).then(|| named.swap_remove(number % named.len()))
     }
 
-    fn is_full(&self) -> bool {
-        self.objects.iter().filter(|object| object.object.is_some()).count() >= OBJECTS
+    /// Makes place for another object with a name: the oldest one but `kept` loses its own.
+    fn make_place(&mut self, kept: Option<usize>) {
+        let has_name = |(at, object): &(usize, &mut Object)| object.object.is_some() && Some(*at) != kept;
+        if self.objects.iter().filter(|object| object.object.is_some()).count() >= OBJECTS
+            && let Some((_, oldest)) = self.objects.iter_mut().enumerate().find(has_name)
+        {
+            oldest.windows.clear();
+            oldest.object = None;
+        }
     }
 
     fn is_reached(&self, object: usize, index: u64) -> bool {
@@ -231,9 +238,7 @@ impl Run {
     }
 
     fn make(&mut self, pages: u64) {
-        if self.is_full() {
-            return;
-        }
+        self.make_place(None);
         let is_fixed = pages.is_multiple_of(2) && pages > 0;
         let placement = if pages == 2 { Placement::Contiguous } else { Placement::Scattered };
         let source = if is_fixed { frames(pages, placement) } else { anonymous(pages) };
@@ -251,9 +256,7 @@ impl Run {
 
     fn snapshot(&mut self, object: usize, first: u64, pages: u64) {
         let Some((number, object)) = self.named(object) else { return };
-        if self.is_full() {
-            return;
-        }
+        self.make_place(Some(number));
         let account = self.world.ledger.root();
         let (object, window) = self.world.pager.snapshot(&object, account, (first, PageCount::new(pages))).unwrap();
         let mut there = [Page::default(); PAGES_LEN];
