@@ -430,8 +430,9 @@ fn private_mappings_follow_the_copy_until_they_have_their_own() {
     space.call(&parent.map(8, 2, 0)).unwrap();
     assert_eq!([0, 1].map(|at| world.load(&space, page(at)).unwrap()), [1, 2]);
     let snapshot = world.snapshot(&parent, 0, 2);
-    assert_eq!([0, 1].map(|at| world.load(&space, page(at)).unwrap()), [1, 2]);
     world.store(&space, page(1), 3).unwrap();
+    assert_eq!(world.object_frames(), 2, "the copy is not the object's");
+    assert_eq!([0, 1].map(|at| world.load(&space, page(at)).unwrap()), [1, 3]);
     world.store(&space, page(8), 4).unwrap();
     world.store(&space, page(9), 5).unwrap();
     assert_eq!([0, 1, 8, 9].map(|at| world.load(&space, page(at)).unwrap()), [4, 3, 4, 5]);
