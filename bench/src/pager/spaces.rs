@@ -47,11 +47,7 @@ pub(crate) fn pager<M: PhysMem + Mmu + 'static>(
 }
 
 /// A space with `pages` pages of private memory at [`START`].
-fn space<M: PhysMem + Mmu + 'static>(
-    pager: &Arc<Pager<M>>,
-    account: &Account,
-    pages: u64,
-) -> Result<AddressSpace<M>> {
+fn space<M: PhysMem + Mmu + 'static>(pager: &Arc<Pager<M>>, account: &Account, pages: u64) -> Result<AddressSpace<M>> {
     let config = SpaceConfig::new(Layout::X86_64, account.clone());
     let space = AddressSpace::new(pager, config).map_err(|errno| anyhow!("a space: {}", errno.name()))?;
     map(&space, 0, pages, MapFlags::PRIVATE)?;

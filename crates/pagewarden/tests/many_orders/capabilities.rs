@@ -109,6 +109,7 @@ fn a_move_beside_the_exit_of_the_receiver() {
             assert_eq!(handles(&pair.b), 0);
             let is_back = matches!(moved, Err(CapError::Closed));
             assert_eq!(handles(&pair.a), usize::from(is_back), "{moved:?}");
+            assert_eq!(pair.a.info(pair.object).is_ok(), is_back, "what was in transit is live again, or stale");
         },
     );
 }
@@ -206,6 +207,8 @@ fn two_objects_let_go_of_a_frame_at_once() {
             let snapshot = a.send(snapshot, TransferMode::Move, SHARED, &b).unwrap();
             a.map(object, mapping(0)).unwrap();
             b.map(snapshot, mapping(0)).unwrap();
+            // So that both show the frame that they are about to part with.
+            [&a, &b].map(|process| assert_eq!(world.load(0, process.space(), page(0)), Ok(7)));
             let (their_world, theirs) = (world.clone(), b.clone());
             let thread = thread::spawn(move || their_world.store(1, theirs.space(), page(0), 2).unwrap());
             world.store(0, a.space(), page(0), 1).unwrap();
