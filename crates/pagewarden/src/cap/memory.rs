@@ -59,18 +59,16 @@ pub struct Mapping {
 pub struct MemoryCap<M: PhysMem + Mmu + 'static> {
     pager: Arc<Pager<M>>,
     object: Arc<MemoryObject>,
-    /// The pages of the object that the window is on.
-    pages: ObjectPages,
+    /// Which of its pages, and what keeps them.
+    window: Window<M>,
     sizing: Sizing,
     /// Pays for frames: of the object, and of copies of its pages.
     pool: Account,
-    /// Keeps the pages.
-    _window: Window<M>,
 }
 
 impl<M: PhysMem + Mmu + 'static> fmt::Debug for MemoryCap<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryCap").field("pages", &self.pages).field("sizing", &self.sizing).finish_non_exhaustive()
+        f.debug_struct("MemoryCap").field("window", &self.window).field("sizing", &self.sizing).finish_non_exhaustive()
     }
 }
 
@@ -78,7 +76,7 @@ impl<M: PhysMem + Mmu + 'static> Interface for MemoryCap<M> {
     const ID: InterfaceId = InterfaceId::MEMORY;
 
     fn pages(&self) -> PageCount {
-        self.pages.count()
+        self.window.pages().count()
     }
 }
 
@@ -112,9 +110,8 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         pages: PageCount,
         placement: Placement,
     ) -> Result<Self, Errno> {
-        let window = ObjectPages::new(0, pages).ok_or(Errno::Inval)?;
-        let (object, kept) = pager.new_held(pool, ObjectSource::Frames { pages, placement }, pages)?;
-        Ok(Self::new(pager, pool, (object, window, kept), Sizing::Fixed))
+        let held = pager.new_held(pool, ObjectSource::Frames { pages, placement }, pages)?;
+        Ok(Self::new(pager, pool, held, Sizing::Fixed))
     }
 
     /// `pages` zeroed pages that are there from now on, of an object that can have up to `capacity`.
@@ -126,23 +123,25 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         pool: &Account,
         (pages, capacity): (PageCount, PageCount),
     ) -> Result<Self, Errno> {
-        let window = ObjectPages::new(0, capacity).filter(|_| pages <= capacity).ok_or(Errno::Inval)?;
-        let (object, kept) = pager.new_held(pool, ObjectSource::Anonymous { bytes: pages.bytes() }, capacity)?;
-        Ok(Self::new(pager, pool, (object, window, kept), Sizing::UpToWindow))
+        if pages > capacity {
+            return Err(Errno::Inval);
+        }
+        let held = pager.new_held(pool, ObjectSource::Anonymous { bytes: pages.bytes() }, capacity)?;
+        Ok(Self::new(pager, pool, held, Sizing::UpToWindow))
     }
 
     fn new(
         pager: &Arc<Pager<M>>,
         pool: &Account,
-        (object, pages, window): (Arc<MemoryObject>, ObjectPages, Window<M>),
+        (object, window): (Arc<MemoryObject>, Window<M>),
         sizing: Sizing,
     ) -> Self {
-        Self { pager: Arc::clone(pager), object, pages, sizing, pool: pool.clone(), _window: window }
+        Self { pager: Arc::clone(pager), object, window, sizing, pool: pool.clone() }
     }
 
     /// The pages of the object that are pages `part` of this window.
     fn part(&self, part: ObjectPages) -> Result<ObjectPages, CapError> {
-        self.pages.part(part).ok_or_else(|| Errno::Inval.into())
+        self.window.pages().part(part).ok_or_else(|| Errno::Inval.into())
     }
 
     /// What there is, for a handle with `rights`.
@@ -150,13 +149,13 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
     /// # Errors
     /// Those of [`Pager::size`], which are for objects of other pagers.
     pub fn info(&self, rights: Rights) -> Result<MemoryInfo, CapError> {
-        Ok(MemoryInfo { pages: self.pages.count(), bytes: self.bytes()?, rights })
+        Ok(MemoryInfo { pages: self.window.pages().count(), bytes: self.bytes()?, rights })
     }
 
     /// How many bytes of the window can be touched now.
     fn bytes(&self) -> Result<u64, Errno> {
         let size = self.pager.size(&self.object)?;
-        Ok(size.saturating_sub(self.pages.first() * PAGE_SIZE).min(self.pages.count().bytes()))
+        Ok(size.saturating_sub(self.window.pages().first() * PAGE_SIZE).min(self.window.pages().count().bytes()))
     }
 
     /// Shows pages of the window in `space`, as far as a handle with `rights` may. What is shown beyond the end of an
@@ -179,7 +178,7 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
     /// # Errors
     /// `EINVAL`, and nothing changes, if a page of it was not borrowed from this object or is not in the window.
     pub fn unmap(&self, space: &AddressSpace<M>, range: PageRange) -> Result<(), CapError> {
-        let (object, window) = (Arc::clone(&self.object), self.pages);
+        let (object, window) = (Arc::clone(&self.object), self.window.pages());
         space.call_capability(&CapabilityRequest::Return { range, object, window })?;
         Ok(())
     }
@@ -196,7 +195,7 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         prot: Prot,
     ) -> Result<(), CapError> {
         check_prot(rights, prot)?;
-        let (object, window) = (Arc::clone(&self.object), self.pages);
+        let (object, window) = (Arc::clone(&self.object), self.window.pages());
         space.call_capability(&CapabilityRequest::ProtectBorrowed { range, object, window, prot })?;
         Ok(())
     }
@@ -206,10 +205,8 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
     /// # Errors
     /// `EINVAL` for pages that are not in the window, `ENOMEM`.
     pub(super) fn slice(&self, part: ObjectPages) -> Result<Self, CapError> {
-        let pages = self.part(part)?;
-        let window = self.pager.hold_window(&self.object, pages.first(), pages.count())?;
-        let object = Arc::clone(&self.object);
-        Ok(Self::new(&self.pager, &self.pool, (object, pages, window), Sizing::Fixed))
+        let window = self.pager.hold_window(&self.object, self.part(part)?)?;
+        Ok(Self::new(&self.pager, &self.pool, (Arc::clone(&self.object), window), Sizing::Fixed))
     }
 
     /// An object of its own that has now what pages `part` of this window have. What either has later, the other has not.
@@ -217,10 +214,8 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
     /// # Errors
     /// `EINVAL` for pages that are not in the window, `ENOMEM`.
     pub(super) fn snapshot(&self, part: ObjectPages) -> Result<Self, CapError> {
-        let pages = self.part(part)?;
-        let (object, window) = self.pager.snapshot(&self.object, &self.pool, (pages.first(), pages.count()))?;
-        let all = ObjectPages::new(0, part.count()).ok_or(Errno::Inval)?;
-        Ok(Self::new(&self.pager, &self.pool, (object, all, window), Sizing::Fixed))
+        let held = self.pager.snapshot(&self.object, &self.pool, self.part(part)?)?;
+        Ok(Self::new(&self.pager, &self.pool, held, Sizing::Fixed))
     }
 
     /// Makes the object `pages` pages long. Pages that come are zeros, those that go can be touched by nobody any more.
@@ -228,7 +223,7 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
     /// # Errors
     /// `EINVAL` if it has a fixed size or cannot be so long; no frames for what comes: then nothing has changed.
     pub fn resize(&self, pages: PageCount) -> Result<(), CapError> {
-        if self.sizing == Sizing::Fixed || pages > self.pages.count() {
+        if self.sizing == Sizing::Fixed || pages > self.window.pages().count() {
             return Err(Errno::Inval.into());
         }
         Ok(self.pager.resize(&self.object, pages.bytes())?)
@@ -261,6 +256,6 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         if end > self.bytes()? {
             return Err(Errno::Inval);
         }
-        Ok(self.pages.first() * PAGE_SIZE + offset)
+        Ok(self.window.pages().first() * PAGE_SIZE + offset)
     }
 }

@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use super::pages::ObjectPages;
 use super::source::{PageBytes, PageSource};
 use super::views::Views;
 use crate::addr::{PAGE_LEN, PAGE_SIZE, PageCount};
@@ -37,8 +38,6 @@ use crate::sync::{AtomicU32, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard
 
 /// The bit of a frame's word that says: its contents are not in the file yet. The other bits are those of `snapshot`.
 pub(crate) const DIRTY: u32 = 1;
-/// Pages of one object: their numbers are below this.
-pub(super) const PAGES_MAX: u64 = BYTES_MAX.div_ceil(PAGE_SIZE);
 /// As many bytes as a file can have (`MAX_LFS_FILESIZE`).
 const BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -300,7 +299,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         let rest = (bytes / PAGE_SIZE, bytes % PAGE_SIZE..PAGE_SIZE);
         self.prepare_to_zero(&mut state, &rest)?;
         state.bytes = bytes;
-        self.take_away(&mut state, bytes.div_ceil(PAGE_SIZE), PAGES_MAX, Copies::Dropped);
+        self.take_away(&mut state, bytes.div_ceil(PAGE_SIZE), ObjectPages::END, Copies::Dropped);
         self.zero_part(&state, rest);
         Ok(())
     }
@@ -443,7 +442,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// How many bytes can be written from `at` on.
     fn room(&self, at: u64) -> u64 {
         let state = self.state.read();
-        let end = if state.views.reach().is_some() { state.bytes } else { PAGES_MAX * PAGE_SIZE };
+        let end = if state.views.reach().is_some() { state.bytes } else { ObjectPages::END * PAGE_SIZE };
         end.saturating_sub(at)
     }
 

@@ -14,7 +14,7 @@ pub struct ObjectPages {
 
 impl ObjectPages {
     /// Page numbers of objects are below this: bytes of a file are counted without a sign bit (`MAX_LFS_FILESIZE`).
-    pub const END: u64 = i64::MAX as u64 / PAGE_SIZE;
+    pub const END: u64 = (i64::MAX as u64).div_ceil(PAGE_SIZE);
 
     /// `count` pages from page `first` on, if there is at least one and an object can have them.
     pub const fn new(first: u64, count: PageCount) -> Option<Self> {

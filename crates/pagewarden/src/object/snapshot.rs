@@ -21,12 +21,9 @@
 //!
 //! Who paid for a frame goes on to do so while any object has it.
 
-use core::ops::Range;
-
 use super::memory::{Copies, Kind, ObjectMemory, State};
+use super::pages::ObjectPages;
 use super::views::Views;
-use super::windows::page_range;
-use crate::addr::PageCount;
 use crate::error::Errno;
 use crate::fallible::make_sure_of_tree_node;
 use crate::frame::{FrameError, FrameNumber, FrameUse};
@@ -38,21 +35,20 @@ use crate::sync::Ordering;
 const ANOTHER: u32 = 2;
 
 impl<M: PhysMem + Mmu> ObjectMemory<M> {
-    /// An object that holds what pages `first..first + pages` hold now, and zeros where there are none; `account` pays for
+    /// An object that holds what `pages` hold now, and zeros where there are none; `account` pays for
     /// what it will have of its own. Its pages live as long as somebody reaches them: whoever calls holds a window over
     /// them next.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for files and memory of devices, for no pages, and for pages that no object can have;
-    /// [`Errno::Busy`] for a frame that too many objects have; no memory. Nothing has changed then.
-    pub(crate) fn snapshot(&self, account: &Account, first: u64, pages: PageCount) -> Result<Self, Errno> {
+    /// [`Errno::Inval`] for files and memory of devices; [`Errno::Busy`] for a frame that too many objects have; no memory. Nothing has changed then.
+    pub(crate) fn snapshot(&self, account: &Account, pages: ObjectPages) -> Result<Self, Errno> {
         if !matches!(self.kind, Kind::Anonymous | Kind::Frames) {
             return Err(Errno::Inval);
         }
-        let Range { start, end } = page_range(first, pages)?;
-        let mut child = Self::empty(&self.pager, account, (Kind::Anonymous, pages.bytes()), Views::reaching())?;
+        let (start, bytes) = (pages.first(), pages.count().bytes());
+        let mut child = Self::empty(&self.pager, account, (Kind::Anonymous, bytes), Views::reaching())?;
         let state = self.state.write();
-        let end = end.min(state.page_count()).max(start);
+        let end = pages.end().min(state.page_count()).max(start);
         for (index, frame) in state.pages.range(start..end) {
             make_sure_of_tree_node()?;
             self.have_too(*frame)?;

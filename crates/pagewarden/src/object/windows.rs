@@ -18,7 +18,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use super::memory::{Kind, ObjectMemory, ObjectSource, PAGES_MAX, Placement, State};
+use super::memory::{Kind, ObjectMemory, ObjectSource, Placement, State};
+use super::pages::ObjectPages;
 use super::views::{SpaceId, Views};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange};
 use crate::error::Errno;
@@ -32,50 +33,31 @@ use crate::pager::Pager;
 /// drops it holds no lock of tables or objects.
 pub struct Window<M: PhysMem + Mmu> {
     memory: Arc<ObjectMemory<M>>,
-    first: u64,
-    pages: PageCount,
+    pages: ObjectPages,
 }
 
 impl<M: PhysMem + Mmu> fmt::Debug for Window<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window({} pages from {})", self.pages.get(), self.first)
+        write!(f, "Window({})", self.pages)
     }
 }
 
 impl<M: PhysMem + Mmu> Window<M> {
-    /// The first page, as the object counts them.
-    pub const fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// How many pages it has; some may lie beyond the end of the object.
-    pub const fn pages(&self) -> PageCount {
+    /// Which pages; some may lie beyond the end of the object.
+    pub const fn pages(&self) -> ObjectPages {
         self.pages
-    }
-
-    const fn range(&self) -> Range<u64> {
-        self.first..self.first + self.pages.get()
     }
 }
 
 impl<M: PhysMem + Mmu> Drop for Window<M> {
     fn drop(&mut self) {
         let mut state = self.memory.write_state();
-        let range = self.range();
+        let range = self.pages.first()..self.pages.end();
         if let Some(reach) = state.views.reach_mut() {
             reach.take(range.clone(), &range);
         }
         self.memory.free_unreached(&mut state, range);
     }
-}
-
-/// `pages` pages from `first` on, at least one and none that no object can have.
-///
-/// # Errors
-/// [`Errno::Inval`].
-pub(super) fn page_range(first: u64, pages: PageCount) -> Result<Range<u64>, Errno> {
-    let end = first.checked_add(pages.get()).filter(|end| first < *end && *end <= PAGES_MAX);
-    Ok(first..end.ok_or(Errno::Inval)?)
 }
 
 impl<M: PhysMem + Mmu> ObjectMemory<M> {
@@ -104,16 +86,14 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         Ok(memory)
     }
 
-    /// Reaches `pages` pages from page `first` on, until the window is dropped.
+    /// Reaches `pages` until the window is dropped.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for no pages, pages that no object can have, or an object whose pages live as long as it does; no
-    /// memory.
-    pub(crate) fn hold_window(self: &Arc<Self>, first: u64, pages: PageCount) -> Result<Window<M>, Errno> {
-        let range = page_range(first, pages)?;
+    /// [`Errno::Inval`] for an object whose pages live as long as it does; no memory.
+    pub(crate) fn hold_window(self: &Arc<Self>, pages: ObjectPages) -> Result<Window<M>, Errno> {
         make_sure_of_memory::<[[u64; 96]; 2]>()?;
-        self.write_state().views.reach_mut().ok_or(Errno::Inval)?.add(range);
-        Ok(Window { memory: Arc::clone(self), first, pages })
+        self.write_state().views.reach_mut().ok_or(Errno::Inval)?.add(pages.first()..pages.end());
+        Ok(Window { memory: Arc::clone(self), pages })
     }
 
     /// Forgets what `range` of the space shows. Its entries have gone; whoever calls has made sure of memory for a view

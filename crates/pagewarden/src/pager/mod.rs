@@ -78,7 +78,7 @@ use crate::frame::{FrameNumber, FrameUse, Frames, Owner};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::memory::ObjectMemory;
-use crate::object::{Extent, MemoryObject, ObjectKind, ObjectSource, Window};
+use crate::object::{Extent, MemoryObject, ObjectKind, ObjectPages, ObjectSource, Window};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// All memory of a machine: its frames, and the objects and spaces that they are in.
@@ -169,46 +169,38 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
         Self::held(memory, pages)
     }
 
-    /// An object that holds what `pages` pages of another from page `first` on hold now, and zeros where there are none,
-    /// with a window over it. Frames are shared until one of both is stored to; `account` pays for what the new one will
+    /// An object that holds what `pages` of another hold now, and zeros where there are none, with a window over it. Frames are shared until one of both is stored to; `account` pays for what the new one will
     /// have of its own. The new one is anonymous memory, whatever the other is.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for files, memory of devices, no pages and more than any object has; [`Errno::NoDev`] for an object
-    /// of somebody else's; [`Errno::Busy`] if too many objects have a frame; no memory. Nothing has changed then.
+    /// [`Errno::Inval`] for files and memory of devices; [`Errno::NoDev`] for an object of somebody else's; [`Errno::Busy`] if too many objects have a frame; no memory. Nothing has changed then.
     pub fn snapshot(
         self: &Arc<Self>,
         object: &MemoryObject,
         account: &Account,
-        (first, pages): (u64, PageCount),
+        pages: ObjectPages,
     ) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
         let memory = self.memory_of(object)?;
-        let snapshot = self.reclaiming(|| memory.snapshot(account, first, pages))?;
-        Self::held(snapshot, pages)
+        let snapshot = self.reclaiming(|| memory.snapshot(account, pages))?;
+        Self::held(snapshot, pages.count())
     }
 
     /// An object for `memory`, with a window over `pages` pages of it.
     fn held(memory: ObjectMemory<M>, pages: PageCount) -> Result<(Arc<MemoryObject>, Window<M>), Errno> {
         let memory = try_arc(memory)?;
-        let window = memory.hold_window(0, pages)?;
+        let window = memory.hold_window(ObjectPages::new(0, pages).ok_or(Errno::Inval)?)?;
         let object = MemoryObject::try_new(ObjectKind::Capability, "[memory object]", None)?;
         object.memory_or_make(|| Ok(memory))?;
         Ok((object, window))
     }
 
-    /// Reaches `pages` pages of an object from page `first` on. Those that nobody reached before are zeros, if they come
-    /// back at all.
+    /// Reaches `pages` of an object. Those that nobody reached before are zeros, if they come back at all.
     ///
     /// # Errors
-    /// [`Errno::Inval`] for no pages, more than any object has, or an object whose pages live as long as it does;
-    /// [`Errno::NoDev`] for one of somebody else's; no memory.
-    pub fn hold_window(
-        self: &Arc<Self>,
-        object: &MemoryObject,
-        first: u64,
-        pages: PageCount,
-    ) -> Result<Window<M>, Errno> {
-        self.memory_of(object)?.hold_window(first, pages)
+    /// [`Errno::Inval`] for an object whose pages live as long as it does; [`Errno::NoDev`] for one of somebody else's; no
+    /// memory.
+    pub fn hold_window(self: &Arc<Self>, object: &MemoryObject, pages: ObjectPages) -> Result<Window<M>, Errno> {
+        self.memory_of(object)?.hold_window(pages)
     }
 
     /// Gives an object that was made elsewhere pages of its own; nothing, if it has some already.

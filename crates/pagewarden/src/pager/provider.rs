@@ -18,7 +18,7 @@ use crate::linux::{LockAllFlags, SyncFlags};
 use crate::manager::{Access, FaultSignal, Signal, SignalCode, parts};
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::views::{Residency, Shown};
-use crate::object::{MemoryObject, Window};
+use crate::object::{MemoryObject, ObjectPages, Window};
 use crate::page_table::Move;
 use crate::prot::{Prot, ProtectionKey};
 use crate::provider::{Lock, Maps, Op, PageManagementProvider, Populate, Source, Target};
@@ -147,7 +147,8 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
         if memory.read_state().views.reach().is_none() {
             return Ok(None);
         }
-        memory.hold_window(region.page_offset(part.start()), part.pages()).map(Some)
+        let shown = ObjectPages::new(region.page_offset(part.start()), part.pages()).ok_or(Errno::Inval)?;
+        memory.hold_window(shown).map(Some)
     }
 
     fn relocate(&mut self, from: PageRange, to: PageRange, maps: Maps<'_>) -> Result<(), Errno> {

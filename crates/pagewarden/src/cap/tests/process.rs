@@ -275,7 +275,7 @@ fn nothing_is_taken_before_it_is_paid() {
     account.set_limit(Resource::Capabilities, 10);
     account.set_limit(Resource::Committed, u64::MAX);
     assert_eq!(allocate(0).map(drop), Err(Errno::Inval.into()));
-    assert_eq!(allocate(u64::MAX).map(drop), Err(Errno::Inval.into()));
+    assert_eq!(allocate(u64::MAX).map(drop), Err(Errno::NoMem.into()));
     assert_eq!(allocate(1 << 40).map(drop), Err(Errno::NoMem.into()), "more than there are");
     assert_eq!(scene.world.frame_taken.operations(), taken, "nobody asked for a frame");
     scene.pool.set_limit(Resource::Frames, 5);

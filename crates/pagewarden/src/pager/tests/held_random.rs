@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::windows::{anonymous, frames, map_object};
-use super::{READ, RW, World, mprotect, munmap, page};
+use super::{READ, RW, World, mprotect, munmap, object_pages, page};
 use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::ledger::Limits;
 use crate::linux::{MremapRequest, RemapFlags, Request};
@@ -152,8 +152,7 @@ impl Run {
     }
 
     fn is_reached(&self, object: usize, index: u64) -> bool {
-        let by_window =
-            |window: &Window<Machine>| (window.first()..window.first() + window.pages().get()).contains(&index);
+        let by_window = |window: &Window<Machine>| window.pages().contains(index);
         let shows = |place: &Place| place.object == object && place.index == index;
         self.objects[object].windows.iter().any(by_window)
             || self.spaces.iter().any(|space| space.places.iter().flatten().any(shows))
@@ -217,7 +216,7 @@ impl Run {
                 {
                     return;
                 }
-                let window = self.world.pager.hold_window(&object, first, PageCount::new(pages)).unwrap();
+                let window = self.world.pager.hold_window(&object, object_pages(first, pages)).unwrap();
                 self.objects[number].windows.push(window);
             }
             Step::DropWindow(object, at) => {
@@ -258,7 +257,7 @@ impl Run {
         let Some((number, object)) = self.named(object) else { return };
         self.make_place(Some(number));
         let account = self.world.ledger.root();
-        let (object, window) = self.world.pager.snapshot(&object, account, (first, PageCount::new(pages))).unwrap();
+        let (object, window) = self.world.pager.snapshot(&object, account, object_pages(first, pages)).unwrap();
         let mut there = [Page::default(); PAGES_LEN];
         let parent = &self.objects[number];
         for index in first..(first + pages).min(parent.size) {

@@ -22,7 +22,7 @@ use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, Reque
 use crate::machine::{FailPoint, Machine, MachineConfig};
 use crate::manager::{Access, Break, SpaceConfig};
 use crate::model::SMALL_LAYOUT;
-use crate::object::{MemoryObject, ObjectKind, ObjectSource};
+use crate::object::{MemoryObject, ObjectKind, ObjectPages, ObjectSource};
 use failing::FailingAllocator;
 
 /// Where the tests map things.
@@ -120,6 +120,11 @@ impl World {
         let used = Resource::ALL.map(|resource| self.ledger.root().used(resource));
         assert_eq!(used, Resource::ALL.map(|resource| u64::from(resource == Resource::Frames)), "the ledger");
     }
+}
+
+/// Pages of an object.
+pub(crate) fn object_pages(first: u64, count: u64) -> ObjectPages {
+    ObjectPages::new(first, PageCount::new(count)).unwrap()
 }
 
 pub(crate) fn page(number: u64) -> u64 {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::windows::{Held, anonymous, frames, map_object};
-use super::{READ, RW, World, map_file, mprotect, munmap, page};
+use super::{READ, RW, World, map_file, mprotect, munmap, object_pages, page};
 use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::frame::{FrameNumber, FrameRange, FrameUse};
@@ -21,7 +21,7 @@ use crate::pager::{AddressSpace, Fault};
 impl World {
     pub(super) fn snapshot(&self, of: &Held, first: u64, pages: u64) -> Held {
         let account = self.ledger.root().child(Limits::UNLIMITED);
-        let made = self.pager.snapshot(&of.object, &account, (first, PageCount::new(pages)));
+        let made = self.pager.snapshot(&of.object, &account, object_pages(first, pages));
         let (object, window) = made.unwrap();
         Held { object, window: Some(window), account }
     }
@@ -143,7 +143,7 @@ fn a_snapshot_of_a_part_begins_there_and_has_zeros_where_there_is_nothing() {
     let memfd = world.memfd(2);
     world.pager.allocate(&memfd.object, (2 * PAGE_SIZE, PAGE_SIZE), crate::object::Extent::Stays).unwrap();
     let account = world.ledger.root();
-    let (short, window) = world.pager.snapshot(&memfd.object, account, (0, PageCount::new(4))).unwrap();
+    let (short, window) = world.pager.snapshot(&memfd.object, account, object_pages(0, 4)).unwrap();
     assert_eq!(world.pager.memory_of(&short).unwrap().pages_there(), []);
     drop((space, parent, part, far, memfd, short, window));
     world.check_empty();
@@ -168,22 +168,18 @@ impl PageSource for Zeros {
 }
 
 #[test]
-fn there_are_no_snapshots_of_files_devices_and_nothing() {
+fn there_are_no_snapshots_of_files_and_devices() {
     let world = World::new(64);
     let kind = ObjectKind::File(FileId { device: 1, inode: 9 });
     let file = world.pager.new_object(kind, "/file", ObjectSource::File(Arc::new(Zeros))).unwrap();
     let device = FrameRange::new(FrameNumber::new(1 << 20).unwrap(), PageCount::new(2)).unwrap();
     let kind = ObjectKind::Device(FileId { device: 1, inode: 3 });
     let device = world.pager.new_object(kind, "/dev/mem", ObjectSource::Physical(device)).unwrap();
-    let held = world.held(anonymous(2));
-    let refused = |object: &MemoryObject, first, pages| {
-        world.pager.snapshot(object, world.ledger.root(), (first, PageCount::new(pages))).unwrap_err()
-    };
-    assert_eq!([refused(&file, 0, 1), refused(&device, 0, 1)], [Errno::Inval; 2]);
-    for (first, pages) in [(0, 0), (u64::MAX, 1), (0, u64::MAX), (0, (1 << 51) + 1), (1 << 51, 1)] {
-        assert_eq!(refused(&held.object, first, pages), Errno::Inval, "{pages} pages from {first}");
+    for object in [&file, &device] {
+        let refused = world.pager.snapshot(object, world.ledger.root(), object_pages(0, 1));
+        assert_eq!(refused.unwrap_err(), Errno::Inval, "{:?}", object.kind());
     }
-    drop((held, file, device));
+    drop((file, device));
     world.check_empty();
 }
 
@@ -336,7 +332,7 @@ fn a_snapshot_that_fails_leaves_no_trace() {
         // As many have it as can be counted.
         let word = world.pager.frames().word(memory.pages_there()[failing].1);
         let before = word.swap(u32::MAX - 1, Ordering::Relaxed);
-        let failed = world.pager.snapshot(&parent.object, world.ledger.root(), (0, PageCount::new(4)));
+        let failed = world.pager.snapshot(&parent.object, world.ledger.root(), object_pages(0, 4));
         assert_eq!(failed.unwrap_err(), Errno::Busy);
         assert_eq!(word.swap(before, Ordering::Relaxed), u32::MAX - 1);
         world.check_held(&[&parent, &snapshot], &[]);
@@ -388,7 +384,7 @@ fn pages_that_are_let_go_are_stored_to_in_place_by_the_last_who_has_them() {
     let mut snapshot = world.snapshot(&parent, 0, 4);
     world.pager.punch(&snapshot.object, 0, PAGE_SIZE).unwrap();
     world.pager.resize(&snapshot.object, 3 * PAGE_SIZE).unwrap();
-    let kept = world.pager.hold_window(&snapshot.object, 2, PageCount::new(1)).unwrap();
+    let kept = world.pager.hold_window(&snapshot.object, object_pages(2, 1)).unwrap();
     snapshot.window = None;
     world.check_held(&[&parent, &snapshot], &[]);
     world.fill(&parent, &[5, 6, 7, 8]);

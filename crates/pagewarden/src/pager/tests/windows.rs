@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{BASE, RW, World, munmap, page, private};
+use super::{BASE, RW, World, munmap, object_pages, page, private};
 use crate::addr::{PAGE_SIZE, PageCount};
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource};
@@ -114,16 +114,16 @@ fn a_page_that_is_mapped_outlives_the_last_handle_and_no_other_does() {
 fn pages_go_with_the_last_of_the_windows_that_have_them() {
     let world = World::new(64);
     let mut held = world.held(frames(10, Placement::Scattered));
-    let hold = |first, pages| world.pager.hold_window(&held.object, first, PageCount::new(pages)).unwrap();
+    let hold = |first, pages| world.pager.hold_window(&held.object, object_pages(first, pages)).unwrap();
     let (low, high, twice) = (hold(0, 6), hold(4, 4), hold(4, 4));
-    assert_eq!((low.first(), high.first(), high.pages()), (0, 4, PageCount::new(4)));
+    assert_eq!((low.pages().first(), high.pages()), (0, object_pages(4, 4)));
     held.window = None;
     assert_eq!(held.frames(), 8, "pages 8 and 9 are gone");
     drop(high);
     assert_eq!(held.frames(), 8, "held by a window of the same pages");
     drop(low);
     assert_eq!(held.frames(), 4);
-    let inner = world.pager.hold_window(&held.object, 5, PageCount::new(1)).unwrap();
+    let inner = world.pager.hold_window(&held.object, object_pages(5, 1)).unwrap();
     drop(twice);
     assert_eq!(held.frames(), 1);
     drop(inner);
@@ -136,12 +136,8 @@ fn pages_go_with_the_last_of_the_windows_that_have_them() {
 fn windows_that_cannot_be_are_refused() {
     let world = World::new(64);
     let held = world.held(anonymous(2));
-    for (first, pages) in [(0, 0), (u64::MAX, 1), (1, u64::MAX), (0, 1 << 52), (1 << 51, 1)] {
-        let refused = world.pager.hold_window(&held.object, first, PageCount::new(pages));
-        assert_eq!(refused.unwrap_err(), Errno::Inval, "{pages} pages from {first}");
-    }
     let memfd = world.memfd(2);
-    assert_eq!(world.pager.hold_window(&memfd.object, 0, PageCount::new(1)).unwrap_err(), Errno::Inval);
+    assert_eq!(world.pager.hold_window(&memfd.object, object_pages(0, 1)).unwrap_err(), Errno::Inval);
     let refused = |source, capacity| {
         let account = world.ledger.root();
         world.pager.new_held(account, source, PageCount::new(capacity)).unwrap_err()
