@@ -11,6 +11,8 @@
 //!
 //! There only with the feature `model` and in the crate's own tests. What differs is a panic: this is for tests.
 
+#[cfg(test)]
+pub(crate) mod capability;
 mod check;
 mod failing;
 mod guest;

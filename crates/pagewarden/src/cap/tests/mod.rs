@@ -1,5 +1,6 @@
 //! Tests of the table of capabilities: one table, transfers between two, random steps against a list.
 
+mod oracle;
 mod process;
 mod random;
 mod table;

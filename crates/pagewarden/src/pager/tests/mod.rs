@@ -45,10 +45,15 @@ pub(crate) struct World {
 impl World {
     /// A machine with so many frames.
     pub(crate) fn new(frames: u64) -> Self {
-        let ledger = ResourceLedger::new(Limits::UNLIMITED);
         // What lies beyond is a device's.
         let config = MachineConfig { frames: frames + DEVICE_AFTER + 2, ..MachineConfig::default() };
-        let machine = Arc::new(Machine::new(config));
+        Self::on(Machine::new(config), frames)
+    }
+
+    /// A pager for the first `frames` frames of a machine.
+    pub(crate) fn on(machine: Machine, frames: u64) -> Self {
+        let ledger = ResourceLedger::new(Limits::UNLIMITED);
+        let machine = Arc::new(machine);
         let mut map = MemoryMap::new();
         let all = FrameRange::new(FrameNumber::new(0).unwrap(), PageCount::new(frames)).unwrap();
         map.add(all, MemoryKind::Usable).unwrap();
