@@ -3,6 +3,8 @@
 //!
 //! The same program runs under ThreadSanitizer with `cargo xtask sanitizer`.
 
+#[path = "threads/capabilities.rs"]
+mod capabilities;
 #[path = "threads/pager.rs"]
 mod pager;
 

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 #[path = "../support/world.rs"]
-mod world;
+pub(crate) mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
