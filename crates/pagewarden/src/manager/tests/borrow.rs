@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 
 use super::{
-    BASE, READ, RW, check, config, fixed, in_wrong_state, manager, mprotect, mremap, munmap, over, pages, place,
+    BASE, READ, RW, check, config, fixed, in_wrong_state, leaves_no_trace, manager, mprotect, mremap, munmap, over,
+    pages, place,
 };
 use crate::addr::{PAGE_SIZE, PageCount, PageRange};
 use crate::error::Errno;
@@ -199,4 +200,19 @@ fn a_policy_holds_for_borrowed_memory_too() {
     let run = protect(&object, pages(0, 1), pages_1, Prot::READ | Prot::EXEC);
     assert_eq!(manager.call_capability(&run), denied);
     check(&manager);
+}
+
+#[test]
+fn a_failing_platform_leaves_no_trace() {
+    let object = object();
+    let all = of_object(0, 8);
+    let requests =
+        [borrow(&object, 8, 4), protect(&object, pages(0, 6), all, Prot::READ), give_back(&object, pages(1, 4), all)];
+    for request in requests {
+        leaves_no_trace(&request, |manager| {
+            manager.call_capability(&borrow(&object, 0, 6)).unwrap();
+            manager.call(&mprotect(2, 1, 0)).unwrap();
+            manager.provider_mut().inner_mut().write(BASE / PAGE_SIZE, 7);
+        });
+    }
 }

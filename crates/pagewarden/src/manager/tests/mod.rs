@@ -22,9 +22,8 @@ use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::{MapFlags, MapSource, MmapRequest, MremapRequest, RemapFlags, Request};
-use crate::manager::{Break, Cause, PageManager, Place, Refusal, SpaceConfig};
-use crate::model::Platform;
-use crate::model::SMALL_LAYOUT;
+use crate::manager::{Break, CapabilityRequest, Cause, PageManager, Place, Refusal, SpaceConfig};
+use crate::model::{Failing, Failures, Platform, SMALL_LAYOUT};
 
 /// Where the tests map things.
 const BASE: u64 = 0x10_0000;
@@ -77,6 +76,28 @@ fn in_wrong_state(errno: Errno) -> Refusal {
 
 fn over(resource: Resource) -> Refusal {
     Refusal { errno: Errno::NoMem, cause: Cause::Limit(resource) }
+}
+
+/// Makes the request in a space that `prepare` has prepared, with each operation of the platform failing in turn: the
+/// space, the platform and the ledger are as they were then.
+fn leaves_no_trace(request: &CapabilityRequest, prepare: impl Fn(&mut PageManager<Failing<Platform>>)) {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
+    prepare(&mut manager);
+    let costs = || Resource::ALL.map(|resource| ledger.root().used(resource));
+    let (text, cost, picture) = (manager.maps_text(), costs(), manager.provider().inner().picture());
+    for operation in 0.. {
+        manager.provider_mut().arm(Failures::once(operation, Errno::Io));
+        let answer = manager.call_capability(request);
+        if manager.provider_mut().disarm() == 0 {
+            assert!(answer.is_ok() && operation > 0, "{request:?}: {answer:?} after {operation} operations");
+            return;
+        }
+        assert_eq!(answer, Err(Refusal { errno: Errno::Io, cause: Cause::Platform }), "{request:?}");
+        assert_eq!((manager.maps_text(), costs()), (text.clone(), cost), "{request:?}");
+        assert_eq!(manager.provider().inner().picture(), picture, "{request:?}");
+        manager.check_invariants();
+    }
 }
 
 fn munmap(page: u64, pages: u64) -> Request {

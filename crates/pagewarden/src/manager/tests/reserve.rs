@@ -1,12 +1,15 @@
 //! Reservations: what each page is after each request, what it costs, and what nobody may do.
 
-use super::{BASE, READ, RW, check, config, fixed, in_wrong_state, manager, mprotect, munmap, over, pages, place};
+use super::{
+    BASE, READ, RW, check, config, fixed, in_wrong_state, leaves_no_trace, manager, mprotect, munmap, over, pages,
+    place,
+};
 use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::Request;
 use crate::manager::{CapabilityRequest, Cause, ForkCharge, PageManager, Place, Refusal, WxPolicy};
-use crate::model::{Failing, Failures, Platform};
+use crate::model::Platform;
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
 use std::string::String;
@@ -226,30 +229,13 @@ fn a_fork_that_is_not_asked_to_pay_pays_for_what_it_commits() {
 
 #[test]
 fn a_failing_platform_leaves_no_trace() {
-    let cases = [reserve(8, 2), commit(4, 4), decommit(0, 4), protect(0, 4, Prot::READ), unmap(0, 8)];
-    for request in cases {
-        let ledger = ResourceLedger::new(Limits::UNLIMITED);
-        let mut manager = PageManager::new(config(&ledger), Failing::new(Platform::default()));
-        for request in [reserve(0, 8), commit(0, 4), protect(1, 1, Prot::NONE)] {
-            manager.call_capability(&request).unwrap();
-        }
-        manager.call(&mprotect(5, 1, READ)).unwrap();
-        manager.provider_mut().inner_mut().write(BASE / PAGE_SIZE, 7);
-        let (text, cost, picture) = (manager.maps_text(), costs(&ledger), manager.provider().inner().picture());
-        let mut operation = 0;
-        loop {
-            manager.provider_mut().arm(Failures::once(operation, Errno::Io));
-            let answer = manager.call_capability(&request);
-            if manager.provider_mut().disarm() == 0 {
-                assert!(answer.is_ok(), "{request:?}: {answer:?}");
-                break;
+    for request in [reserve(8, 2), commit(4, 4), decommit(0, 4), protect(0, 4, Prot::READ), unmap(0, 8)] {
+        leaves_no_trace(&request, |manager| {
+            for request in [reserve(0, 8), commit(0, 4), protect(1, 1, Prot::NONE)] {
+                manager.call_capability(&request).unwrap();
             }
-            assert_eq!(answer, Err(Refusal { errno: Errno::Io, cause: Cause::Platform }), "{request:?}");
-            assert_eq!((manager.maps_text(), costs(&ledger)), (text.clone(), cost), "{request:?}");
-            assert_eq!(manager.provider().inner().picture(), picture, "{request:?}");
-            manager.check_invariants();
-            operation += 1;
-        }
-        assert!(operation > 0, "{request:?} never reached the platform");
+            manager.call(&mprotect(5, 1, READ)).unwrap();
+            manager.provider_mut().inner_mut().write(BASE / PAGE_SIZE, 7);
+        });
     }
 }
