@@ -31,8 +31,8 @@ pub(crate) fn make_sure_of_memory<T>() -> Result<(), Errno> {
     probed
 }
 
-/// Fails if there is no memory for another node of a `BTreeMap` with keys and values of a few words: what inserting may
-/// allocate. A split allocates one node a level; the rare split of several levels at once is not made sure of.
-pub(crate) fn make_sure_of_tree_node() -> Result<(), Errno> {
-    make_sure_of_memory::<[u64; 96]>()
+/// Fails if there is no memory for `N` more nodes of a `BTreeMap` with keys and values of a few words: what so many
+/// inserts may allocate. A split allocates one node a level; the rare split of several levels at once is not made sure of.
+pub(crate) fn make_sure_of_tree_nodes<const N: usize>() -> Result<(), Errno> {
+    make_sure_of_memory::<[[u64; 96]; N]>()
 }

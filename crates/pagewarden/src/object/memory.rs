@@ -29,7 +29,7 @@ use super::source::{PageBytes, PageSource};
 use super::views::Views;
 use crate::addr::{PAGE_LEN, PAGE_SIZE, PageCount};
 use crate::error::Errno;
-use crate::fallible::make_sure_of_tree_node;
+use crate::fallible::make_sure_of_tree_nodes;
 use crate::frame::{FrameNumber, FrameRange, FrameUse, Owner};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
@@ -168,7 +168,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             let run = pager.frames().allocate_run(pages, one, &self.owner, FrameUse::Object);
             let mut outcome = Ok(());
             for (index, frame) in (0..).zip(run.map_err(|error| error.errno())?.iter()) {
-                outcome = outcome.and_then(|()| make_sure_of_tree_node());
+                outcome = outcome.and_then(|()| make_sure_of_tree_nodes::<1>());
                 if outcome.is_err() {
                     pager.release(frame);
                     continue;
@@ -179,7 +179,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
             return outcome;
         }
         for index in 0..pages.get() {
-            make_sure_of_tree_node()?;
+            make_sure_of_tree_nodes::<1>()?;
             let frame = pager.zeroed_frame(&self.owner, FrameUse::Object)?;
             state.pages.insert(index, frame);
         }
@@ -245,7 +245,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
                 }
                 state.losses
             };
-            make_sure_of_tree_node()?;
+            make_sure_of_tree_nodes::<1>()?;
             let frame = self.read_page(index)?;
             let mut state = self.state.write();
             let is_reached = state.views.may_have(index);

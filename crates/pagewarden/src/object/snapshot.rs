@@ -25,7 +25,7 @@ use super::memory::{Copies, Kind, ObjectMemory, State};
 use super::pages::ObjectPages;
 use super::views::Views;
 use crate::error::Errno;
-use crate::fallible::make_sure_of_tree_node;
+use crate::fallible::make_sure_of_tree_nodes;
 use crate::frame::{FrameError, FrameNumber, FrameUse};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
@@ -50,7 +50,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
         let state = self.state.write();
         let end = pages.end().min(state.page_count()).max(start);
         for (index, frame) in state.pages.range(start..end) {
-            make_sure_of_tree_node()?;
+            make_sure_of_tree_nodes::<1>()?;
             self.have_too(*frame)?;
             child.state.get_mut().pages.insert(index - start, *frame);
         }

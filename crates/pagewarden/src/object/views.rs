@@ -97,7 +97,7 @@ impl<T> Views<T> {
 
     /// Notes that `range` of the space shows the object.
     ///
-    /// Whoever calls has made sure of memory ([`make_sure_of_tree_node`](crate::fallible::make_sure_of_tree_node)).
+    /// Whoever calls has made sure of memory ([`make_sure_of_tree_nodes`](crate::fallible::make_sure_of_tree_nodes)).
     pub(crate) fn add(&mut self, space: SpaceId, tables: &Arc<T>, shown: Shown) {
         let Shown { range, delta, residency } = shown;
         self.cut(space, range);

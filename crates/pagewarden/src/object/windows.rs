@@ -23,7 +23,7 @@ use super::pages::ObjectPages;
 use super::views::{SpaceId, Views};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange};
 use crate::error::Errno;
-use crate::fallible::{make_sure_of_memory, make_sure_of_tree_node};
+use crate::fallible::make_sure_of_tree_nodes;
 use crate::frame::FrameUse;
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
@@ -91,7 +91,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     /// # Errors
     /// [`Errno::Inval`] for an object whose pages live as long as it does; no memory.
     pub(crate) fn hold_window(self: &Arc<Self>, pages: ObjectPages) -> Result<Window<M>, Errno> {
-        make_sure_of_memory::<[[u64; 96]; 2]>()?;
+        make_sure_of_tree_nodes::<2>()?;
         self.write_state().views.reach_mut().ok_or(Errno::Inval)?.add(pages.first()..pages.end());
         Ok(Window { memory: Arc::clone(self), pages })
     }
@@ -148,7 +148,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     }
 
     fn take_page(&self, state: &mut State<M>, index: u64) -> Result<(), Errno> {
-        make_sure_of_tree_node()?;
+        make_sure_of_tree_nodes::<1>()?;
         let frame = self.pager.zeroed_frame(&self.owner, FrameUse::Object)?;
         state.pages.insert(index, frame);
         Ok(())

@@ -12,7 +12,7 @@ use super::leaf::{self, Writable};
 use super::{Fault, Pager, SpaceTables};
 use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::fallible::make_sure_of_tree_node;
+use crate::fallible::make_sure_of_tree_nodes;
 use crate::ledger::Account;
 use crate::linux::{LockAllFlags, SyncFlags};
 use crate::manager::{Access, FaultSignal, Signal, SignalCode, parts};
@@ -96,7 +96,8 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
         if !memory.has_copies() && !region.is_shared() {
             return Err(Errno::Inval);
         }
-        make_sure_of_tree_node()?;
+        // The view, and where what it reaches begins and ends.
+        make_sure_of_tree_nodes::<3>()?;
         let residency = if region.flags.contains(RegionFlags::LOCKED) { Residency::Locked } else { Residency::Any };
         let shown = Shown { range, delta: region.delta, residency };
         memory.write_state().views.add(self.tables.id(), &self.tables, shown);
@@ -105,8 +106,8 @@ impl<M: PhysMem + Mmu + 'static> SpacePager<M> {
 
     /// Makes [`Self::clear`] certain to succeed for `range`.
     fn prepare_to_clear(&self, range: PageRange) -> Result<(), Errno> {
-        make_sure_of_tree_node()?;
-        make_sure_of_tree_node()?;
+        // A view at either end may fall in two, and with it what it reaches.
+        make_sure_of_tree_nodes::<4>()?;
         self.pager().reclaiming(|| {
             let prepared = self.tables.with_root_mut(|root, _| self.tables.tables().make_clearable(root, range));
             prepared.unwrap_or(Ok(()))
