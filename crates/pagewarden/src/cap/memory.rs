@@ -80,8 +80,8 @@ impl<M: PhysMem + Mmu + 'static> Interface for MemoryCap<M> {
     }
 }
 
-/// What may be done with mapped pages by a handle with `rights`. A processor that may store to a page or run it may load
-/// from it too.
+/// What may be done with mapped pages by a handle with `rights`: nothing without [`Rights::READ`], since a processor that
+/// may store to a page or run it may load from it too.
 pub(super) fn prot_of(rights: Rights) -> Prot {
     let mut prot = Prot::NONE;
     if rights.contains(Rights::READ) {
@@ -94,9 +94,7 @@ pub(super) fn prot_of(rights: Rights) -> Prot {
 
 /// Refuses what a handle with `rights` may not do with mapped pages.
 fn check_prot(rights: Rights, prot: Prot) -> Result<(), CapError> {
-    // Whatever is asked for, loads come with it.
-    let needed = if prot.is_empty() { prot } else { prot | Prot::READ };
-    if prot_of(rights).contains(needed) { Ok(()) } else { Err(CapError::Rights) }
+    if prot_of(rights).contains(prot) { Ok(()) } else { Err(CapError::Rights) }
 }
 
 impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {

@@ -9,7 +9,7 @@ use super::{
 use crate::addr::{PAGE_SIZE, PageCount, PageRange};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
-use crate::linux::{MapFlags, RemapFlags, RemapPagesRequest, Request};
+use crate::linux::{FileTraits, MapFlags, MapSource, MmapRequest, OpenFile, RemapFlags, RemapPagesRequest, Request};
 use crate::manager::{CapabilityRequest, Cause, ForkCharge, PageManager, Place, Refusal, WxPolicy};
 use crate::model::Platform;
 use crate::object::{MemoryObject, ObjectKind, ObjectPages};
@@ -70,6 +70,10 @@ fn only_pages_of_the_very_object_can_be_given_back() {
     manager.call_capability(&borrow(&object, 0, 4)).unwrap();
     manager.call_capability(&borrow(&other, 4, 4)).unwrap();
     manager.call(&fixed(8, 1, RW)).unwrap();
+    let traits = FileTraits::READABLE | FileTraits::WRITABLE;
+    let source = MapSource::File(OpenFile { object: Arc::clone(&object), traits });
+    let (addr, flags) = (BASE + 9 * PAGE_SIZE, MapFlags::SHARED | MapFlags::FIXED);
+    manager.call(&Request::Mmap(MmapRequest { addr, len: PAGE_SIZE, prot: RW, flags, source, offset: 0 })).unwrap();
     let all = of_object(0, 8);
     let text = manager.maps_text();
     let wrong = [
@@ -78,6 +82,8 @@ fn only_pages_of_the_very_object_can_be_given_back() {
         (&object, pages(0, 4), of_object(1, 7)),
         (&object, pages(0, 4), of_object(0, 3)),
         (&other, pages(7, 2), all),
+        // Shown, but not borrowed.
+        (&object, pages(9, 1), all),
         (&other, pages(20, 1), all),
     ];
     let invalid = Err(in_wrong_state(Errno::Inval));

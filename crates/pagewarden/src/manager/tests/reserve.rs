@@ -8,7 +8,9 @@ use crate::addr::{PAGE_SIZE, PageCount, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::{Limits, Resource, ResourceLedger};
 use crate::linux::Request;
-use crate::manager::{CapabilityRequest, Cause, ForkCharge, PageManager, Place, Refusal, WxPolicy};
+use crate::manager::{
+    CapabilityRequest, Cause, ForkCharge, PageManager, Place, Refusal, ResourceLimits, SpaceConfig, WxPolicy,
+};
 use crate::model::Platform;
 use crate::prot::Prot;
 use crate::region::{Region, RegionFlags};
@@ -148,6 +150,41 @@ fn limits_are_reached_from_either_side() {
     manager.call_capability(&commit(4, 1)).unwrap();
     assert_eq!(costs(&ledger), [30, 5]);
     assert_eq!(ledger.root().peak(Resource::Committed), 10);
+    check(&manager);
+}
+
+#[test]
+fn the_limits_that_linux_has_hold_as_well() {
+    let (_ledger, mut manager) = manager(Limits::UNLIMITED);
+    let bytes = |pages: u64| pages * PAGE_SIZE;
+    manager.set_limits(ResourceLimits { address_space: bytes(12), data: bytes(3), ..ResourceLimits::DEFAULT });
+    let no_memory = Err(Refusal::from(Errno::NoMem));
+    assert_eq!(manager.call_capability(&reserve(0, 13)), no_memory);
+    manager.call_capability(&reserve(0, 12)).unwrap();
+    assert_eq!(manager.call_capability(&reserve(20, 1)), no_memory);
+    assert_eq!(manager.call_capability(&commit(0, 4)), no_memory);
+    manager.call_capability(&commit(0, 3)).unwrap();
+    let read_only = CapabilityRequest::Commit { range: pages(3, 2), prot: Prot::READ };
+    manager.call_capability(&read_only).unwrap();
+    assert_eq!(manager.call_capability(&protect(4, 1, READ_WRITE)), no_memory);
+    assert_eq!(states(&manager, 12), "cccccrrrrrrr");
+    check(&manager);
+}
+
+#[test]
+fn there_are_no_more_regions_than_there_may_be() {
+    let ledger = ResourceLedger::new(Limits::UNLIMITED);
+    let mut manager = PageManager::new(SpaceConfig { regions_max: 3, ..config(&ledger) }, Platform::default());
+    manager.call_capability(&reserve(0, 9)).unwrap();
+    manager.call_capability(&commit(1, 1)).unwrap();
+    let no_memory = Err(Refusal::from(Errno::NoMem));
+    for request in [commit(3, 1), unmap(4, 1), reserve(20, 1), protect(1, 1, Prot::READ)] {
+        let is_fourth = !matches!(request, CapabilityRequest::Protect { .. });
+        let answer = manager.call_capability(&request);
+        assert_eq!(answer, if is_fourth { no_memory } else { Ok(0) }, "{request:?}");
+    }
+    manager.call_capability(&unmap(8, 1)).unwrap();
+    assert_eq!(states(&manager, 9), "rcrrrrrr.");
     check(&manager);
 }
 
