@@ -42,6 +42,9 @@ pub(crate) enum Name {
     Word(u64),
 }
 
+/// A number that no handle has.
+pub(crate) const STALE: usize = usize::MAX;
+
 /// Where something new goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Where {
@@ -196,6 +199,34 @@ pub(crate) enum Call {
         resource: Resource,
         most: u64,
     },
+}
+
+impl Call {
+    /// The handle that it names.
+    pub(crate) const fn name_mut(&mut self) -> Option<&mut Name> {
+        match self {
+            Self::Allocate { frames: name, .. }
+            | Self::AllocateResizable { frames: name, .. }
+            | Self::Info { memory: name }
+            | Self::Map { memory: name, .. }
+            | Self::UnmapBorrowed { memory: name, .. }
+            | Self::ProtectBorrowed { memory: name, .. }
+            | Self::Slice { memory: name, .. }
+            | Self::Snapshot { memory: name, .. }
+            | Self::Resize { memory: name, .. }
+            | Self::Read { memory: name, .. }
+            | Self::Write { memory: name, .. }
+            | Self::Duplicate { handle: name, .. }
+            | Self::Release { handle: name }
+            | Self::Send { handle: name, .. }
+            | Self::Reserve { space: name, .. }
+            | Self::Commit { space: name, .. }
+            | Self::Decommit { space: name, .. }
+            | Self::Protect { space: name, .. }
+            | Self::UnmapReserved { space: name, .. } => Some(name),
+            _ => None,
+        }
+    }
 }
 
 /// A call and who makes it.

@@ -27,6 +27,7 @@
 mod access;
 mod accounts;
 mod call;
+mod canon;
 mod handles;
 mod linux;
 mod space;
@@ -40,7 +41,7 @@ use crate::ledger::{Limits, Resource};
 use crate::prot::Prot;
 
 pub(crate) use access::Access;
-pub(crate) use call::{Answer, Call, Denial, MayMove, Name, Over, Run, Step, Value, Where};
+pub(crate) use call::{Answer, Call, Denial, MayMove, Name, Over, Run, STALE, Step, Value, Where};
 pub(crate) use handles::{Capability, Target};
 
 /// What a page of a space is. A byte stands for what a page holds; `None` for one that was never stored to.

@@ -61,11 +61,10 @@ pub(super) struct World {
 impl World {
     /// Nobody, and no limits.
     pub(super) fn new(scope: Scope) -> Self {
-        let config =
-            MachineConfig { frames: scope.frames, processors: PROCESSORS * PROCESSES, ..MachineConfig::default() };
+        let processors = PROCESSORS * PROCESSES;
+        let config = MachineConfig { frames: scope.frames, processors, ..MachineConfig::default() };
         let real = pager::World::on(Machine::new(config), scope.frames);
-        let budget = real.ledger.root().child(Limits::UNLIMITED);
-        let accounts = vec![real.ledger.root().clone(), budget.clone(), budget.child(Limits::UNLIMITED)];
+        let accounts = new_accounts(&real);
         let model = Model::new(scope.pages, scope.fixed);
         let (processes, handles, objects) = (Vec::new(), Vec::new(), BTreeMap::new());
         Self { real, model, scope, accounts, processes, handles, objects, turns: 0 }
@@ -326,7 +325,7 @@ impl World {
     }
 
     /// Everybody goes, and nothing is left.
-    pub(super) fn end(mut self) {
+    pub(super) fn end(&mut self) {
         for number in 0..self.processes.len() {
             if self.processes[number].is_some() {
                 self.step(&Step { by: number, call: Call::End });
@@ -335,6 +334,22 @@ impl World {
         }
         self.real.check_empty();
     }
+
+    /// The world begins anew, on the same machine.
+    pub(super) fn renew(&mut self) {
+        self.end();
+        self.accounts = new_accounts(&self.real);
+        self.model = Model::new(self.scope.pages, self.scope.fixed);
+        self.processes.clear();
+        self.handles.clear();
+        self.objects.clear();
+    }
+}
+
+/// The root, a budget below it, a pool below that.
+fn new_accounts(real: &pager::World) -> Vec<Account> {
+    let budget = real.ledger.root().child(Limits::UNLIMITED);
+    vec![real.ledger.root().clone(), budget.clone(), budget.child(Limits::UNLIMITED)]
 }
 
 pub(super) const fn address(page: u64) -> u64 {
