@@ -28,7 +28,7 @@ pub(super) fn seeds(count: usize) -> impl proptest::strategy::Strategy<Value = V
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     /// Pages are touched by the steps alone, so that most are as the calls have left them.
     #[test]

@@ -214,11 +214,25 @@ impl Dice<'_> {
         })
     }
 
+    /// Another size for an object that can have one, if the caller has such; else it gets one.
     fn resize_call(&mut self) -> Call {
         let can = |capability: Option<Capability>| {
             capability.is_some_and(|capability| capability.rights.contains(Rights::RESIZE))
         };
-        Call::Resize { memory: self.handle_of(self.by, can), pages: self.roll(7) }
+        if self.model.processes[self.by].handles.iter().any(|capability| can(*capability)) {
+            return Call::Resize { memory: self.handle_of(self.by, can), pages: self.roll(7) };
+        }
+        match self.roll(4) {
+            0 => Call::Resize { memory: self.name(Kind::Memory), pages: self.roll(7) },
+            _ => self.resizable(),
+        }
+    }
+
+    fn resizable(&mut self) -> Call {
+        let frames = self.name(Kind::Frames);
+        let capacity = self.roll(7);
+        let pages = if self.roll(8) == 0 { self.pages() } else { self.roll(capacity + 1) };
+        Call::AllocateResizable { frames, pages, capacity }
     }
 
     fn handle_call(&mut self) -> Call {
@@ -327,12 +341,12 @@ impl Dice<'_> {
     }
 
     fn allocate(&mut self) -> Call {
-        let frames = self.name(Kind::Frames);
-        match self.roll(4) {
-            0 => Call::Allocate { frames, pages: self.pages(), placement: Placement::Contiguous },
-            1 => Call::Allocate { frames, pages: self.pages(), placement: Placement::Scattered },
-            _ => Call::AllocateResizable { frames, pages: self.pages().min(5), capacity: self.roll(7) },
-        }
+        let placement = match self.roll(4) {
+            0 => Placement::Contiguous,
+            1 => Placement::Scattered,
+            _ => return self.resizable(),
+        };
+        Call::Allocate { frames: self.name(Kind::Frames), pages: self.pages(), placement }
     }
 }
 
@@ -358,8 +372,7 @@ pub(super) fn decode(seed: &Seed, model: &Model) -> Step {
     let call = match class {
         0..3 => dice.allocate(),
         3..13 => dice.memory_call(),
-        13 => dice.resize_call(),
-        14 => dice.memory_call(),
+        13 | 14 => dice.resize_call(),
         15..18 => dice.handle_call(),
         18..24 => dice.space_call(),
         24..28 => dice.linux_call(),
