@@ -238,7 +238,7 @@ proptest! {
         let mut run = Run::new();
         for (step, fails) in &steps {
             if let Some(operation) = fails {
-                run.world.frame_taken.fail_once(*operation);
+                run.world.frame_taken.fail_since(*operation);
             }
             run.step(step);
             run.world.frame_taken.disarm();
