@@ -6,21 +6,17 @@
 //! runs it, and nothing that the process has stored there is to be believed twice: it is copied out, then looked at.
 
 use alloc::sync::Arc;
-use core::fmt;
 
-use super::{CapError, Handle, InterfaceId, Rights};
+use super::{CapError, Handle, InterfaceId, MemoryCap, Rights};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
-use crate::object::{MemoryObject, ObjectSource, Placement, Window};
+use crate::object::Placement;
 use crate::pager::{AddressSpace, Pager};
 use crate::prot::Prot;
 use crate::region::{Backing, Region, RegionFlags};
 use crate::sync::Mutex;
-
-/// What a fixed page is made of.
-const ONE_PAGE: ObjectSource = ObjectSource::Frames { pages: PageCount::new(1), placement: Placement::Scattered };
 
 /// Where the fixed pages are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,30 +28,20 @@ pub struct FixedPlaces {
 }
 
 /// One page that a process and whoever runs it both have.
-pub struct FixedPage<M: PhysMem + Mmu + 'static> {
-    pager: Arc<Pager<M>>,
-    object: Arc<MemoryObject>,
-    _window: Window<M>,
-}
-
-impl<M: PhysMem + Mmu + 'static> fmt::Debug for FixedPage<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FixedPage").finish_non_exhaustive()
-    }
-}
+#[derive(Debug)]
+pub struct FixedPage<M: PhysMem + Mmu + 'static>(MemoryCap<M>);
 
 impl<M: PhysMem + Mmu + 'static> FixedPage<M> {
     /// A page of zeros, which `account` pays for.
     pub(super) fn new(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
-        let (object, window) = pager.new_held(account, ONE_PAGE, PageCount::new(1))?;
-        Ok(Self { pager: Arc::clone(pager), object, _window: window })
+        MemoryCap::allocate(pager, account, PageCount::new(1), Placement::Scattered).map(Self)
     }
 
     /// Shows it at `address` of `space`, with rights that stay as they are.
     pub(super) fn show(&self, space: &AddressSpace<M>, address: VirtAddr, prot: Prot) -> Result<(), CapError> {
         let range = PageRange::from_len(address, PAGE_SIZE).ok_or(Errno::Inval)?;
         let mut region = Region::anonymous(prot);
-        region.backing = Backing::Object(Arc::clone(&self.object));
+        region.backing = Backing::Object(Arc::clone(self.0.object()));
         region.delta = range.first_page().wrapping_neg();
         region.prot_max = prot;
         region.flags = RegionFlags::SHARED | RegionFlags::DONT_EXPAND;
@@ -68,9 +54,7 @@ impl<M: PhysMem + Mmu + 'static> FixedPage<M> {
     /// # Errors
     /// `EINVAL` if they do not all lie in the page.
     pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), CapError> {
-        check_inside(offset, to.len())?;
-        self.pager.read(&self.object, offset, to)?;
-        Ok(())
+        self.0.read(offset, to)
     }
 
     /// Copies bytes in.
@@ -78,15 +62,8 @@ impl<M: PhysMem + Mmu + 'static> FixedPage<M> {
     /// # Errors
     /// `EINVAL` if they do not all lie in the page.
     pub fn write(&self, offset: u64, from: &[u8]) -> Result<(), CapError> {
-        check_inside(offset, from.len())?;
-        self.pager.write(&self.object, offset, from)?;
-        Ok(())
+        self.0.write(offset, from)
     }
-}
-
-fn check_inside(offset: u64, len: usize) -> Result<(), Errno> {
-    let end = u64::try_from(len).ok().and_then(|len| offset.checked_add(len));
-    if end.is_some_and(|end| end <= PAGE_SIZE) { Ok(()) } else { Err(Errno::Inval) }
 }
 
 /// What a process is told of a capability that it was given: 32 bytes in its capability set, all numbers little-endian.

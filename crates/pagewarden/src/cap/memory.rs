@@ -137,6 +137,11 @@ impl<M: PhysMem + Mmu + 'static> MemoryCap<M> {
         Self { pager: Arc::clone(pager), object, window, sizing, pool: pool.clone() }
     }
 
+    /// Whose pages they are.
+    pub(super) const fn object(&self) -> &Arc<MemoryObject> {
+        &self.object
+    }
+
     /// The pages of the object that are pages `part` of this window.
     fn part(&self, part: ObjectPages) -> Result<ObjectPages, CapError> {
         self.window.pages().part(part).ok_or_else(|| Errno::Inval.into())
