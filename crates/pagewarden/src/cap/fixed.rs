@@ -4,6 +4,9 @@
 //! The process can load from the first and load from and store to the second; neither can be run, and no call of the
 //! process changes where they are or what may be done with them. What is in the ring is between the process and whoever
 //! runs it, and nothing that the process has stored there is to be believed twice: it is copied out, then looked at.
+//!
+//! Invariant: a set lists what was given in the order in which it was, and says how many there are after the last has been
+//! written. Locks: the count of a set, then that of the table or the page's object.
 
 use alloc::sync::Arc;
 

@@ -26,7 +26,7 @@ use crate::prot::Prot;
 
 /// Whether the object behind a window can have another size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sizing {
+enum Sizing {
     /// It has the size it has.
     Fixed,
     /// It can have as many pages as the window, or fewer.
@@ -82,7 +82,7 @@ impl<M: PhysMem + Mmu + 'static> Interface for MemoryCap<M> {
 
 /// What may be done with mapped pages by a handle with `rights`: nothing without [`Rights::READ`], since a processor that
 /// may store to a page or run it may load from it too.
-pub(super) fn prot_of(rights: Rights) -> Prot {
+fn prot_of(rights: Rights) -> Prot {
     let mut prot = Prot::NONE;
     if rights.contains(Rights::READ) {
         prot |= Prot::READ;

@@ -4,6 +4,16 @@
 //! [`Rights`] that the handle gives, and the charges for both. Objects are of any type that is an [`Interface`]. Handles
 //! pass from table to table by a [`Transfer`] and in no other way.
 //!
+//! ```text
+//! Process ── every call by handle            space, table, account, the two pages shared with whoever runs it (fixed)
+//!    |
+//! CapTable ── slots ── Arc<dyn Interface>
+//!    |-- FrameAllocatorCap   a pool of frames        allocate -> MemoryCap
+//!    |-- MemoryCap           a window on an object   map, slice, snapshot, resize, read, write
+//!    |-- VirtualMemory       one address space       reserve, commit, decommit, protect, unmap; bound to its process
+//!    `-- whatever else implements Interface
+//! ```
+//!
 //! Outside: what an object does and which rights it wants for it (each interface), who may talk to whom (the caller of
 //! [`CapTable::offer`]), who the caller is (whoever hands in its table).
 //!
@@ -24,7 +34,7 @@
 //! * Rights never grow: duplicates and transfers have a subset of what they come from.
 //! * What is in a slot is paid by the table's account before anybody sees it, and until nobody does. An operation that
 //!   is refused leaves no trace.
-//! * A capability that is moved is live in one table at most, and in exactly one while both are open.
+//! * A capability that is moved is live in one table at most, and in exactly one when the transfer is over, if both are open.
 //!
 //! # Locks
 //!
@@ -51,7 +61,7 @@ pub use fixed::{CapabilitySet, FixedPage, FixedPlaces, GivenCapability};
 pub use frames::FrameAllocatorCap;
 pub use handle::Handle;
 pub use interface::{Binding, Interface, InterfaceId};
-pub use memory::{Mapping, MemoryCap, MemoryInfo, Sizing};
+pub use memory::{Mapping, MemoryCap, MemoryInfo};
 pub use process::{OWN_MEMORY, Process};
 pub use rights::Rights;
 pub use slots::{HandleInfo, HandleState};
