@@ -234,7 +234,8 @@ impl Tour {
         let found = undoing(before, step, after).into_iter().find(leads_back);
         if let Some(undo) = &found {
             self.go(undo);
-            self.check(undo);
+            let model = self.world.model.clone();
+            assert_eq!(self.world.difference(&model), None, "{undo:?}");
         }
         found.is_some()
     }
@@ -293,7 +294,7 @@ fn undoing(before: &Model, step: &Step, after: &Model) -> Vec<Step> {
     all
 }
 
-/// About 20 s where nothing else runs.
+/// Some 50 million sequences of up to four calls, by 230 000 calls in 18 000 states: about 20 s where nothing else runs.
 #[test]
 fn no_short_sequence_yields_access_without_a_right_or_evades_the_ledger() {
     let mut world = World::new(SCOPE);

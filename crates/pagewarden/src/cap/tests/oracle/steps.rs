@@ -298,7 +298,13 @@ impl Dice<'_> {
 
     fn touch(&mut self) -> Call {
         let kind = self.roll(8);
-        let page = self.run(|page| page.prot() != Prot::NONE).first;
+        // Stores that others see, and that snapshots must not, are the ones to be tried.
+        let is_shown = self.roll(3) == 0;
+        let is_meant = |page: Page| match page {
+            Page::Borrowed { prot, .. } => prot.contains(Prot::WRITE) || !is_shown,
+            page => page.prot() != Prot::NONE && !is_shown,
+        };
+        let page = self.run(is_meant).first;
         let byte = u8::try_from(self.roll(256)).unwrap();
         let access = match kind {
             0..5 => Access::Store(byte),
@@ -381,4 +387,17 @@ pub(super) fn decode(seed: &Seed, model: &Model) -> Step {
         _ => dice.limit(),
     };
     Step { by: dice.by, call }
+}
+
+/// Seeds that are the same each time, of steps of all kinds.
+pub(super) fn fixed_seeds(count: usize) -> Vec<Seed> {
+    let mut state = 1_u64;
+    let byte = |state: &mut u64| {
+        // xorshift64 (Marsaglia).
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        state.to_le_bytes()[4]
+    };
+    (0..count).map(|_| core::array::from_fn(|_| byte(&mut state))).collect()
 }

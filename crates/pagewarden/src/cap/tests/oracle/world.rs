@@ -18,7 +18,7 @@ use crate::model::capability::{
 };
 use crate::object::MemoryObject;
 use crate::pager::Fault;
-use crate::pager::tests::{self as pager, BASE};
+use crate::pager::tests as pager;
 use crate::region::{Region, RegionFlags};
 use crate::vmmap::Direction;
 
@@ -27,6 +27,9 @@ const PROCESSORS: usize = 2;
 /// Processes that have processors of their own.
 const PROCESSES: usize = 4;
 
+/// Where a space begins. Pages from 14 on have a table of their own: where nothing in it is fixed or an object's, a child
+/// shares it.
+const BASE: u64 = (2 << 20) - 14 * PAGE_SIZE;
 /// Invariants take much longer to look at than everything else.
 const INVARIANTS_EVERY: usize = 4;
 
