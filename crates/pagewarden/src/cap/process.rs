@@ -202,7 +202,7 @@ impl<M: PhysMem + Mmu + 'static> Process<M> {
     ///
     /// # Errors
     /// Those of a look-up, and [`CapError::Rights`] for rights that the handle has not or a slice cannot have; limits;
-    /// `EINVAL` for pages that are not there.
+    /// `EINVAL` for pages that are not in its window.
     pub fn slice(&self, memory: Handle, part: ObjectPages, rights: Rights) -> Result<Handle, CapError> {
         let (memory, _) = self.held_memory(memory, rights)?;
         if rights.contains(Rights::RESIZE) {
@@ -211,10 +211,11 @@ impl<M: PhysMem + Mmu + 'static> Process<M> {
         self.hold(part.count(), rights, || memory.slice(part))
     }
 
-    /// A handle to a copy of pages `part` of some memory, as they are now. Pages are copied when one side stores to them.
+    /// A handle to a copy of pages `part` of some memory, as they are now. Pages are copied when one side stores to them;
+    /// those beyond the end of memory that can grow are zeros, and take a frame when they are touched.
     ///
     /// # Errors
-    /// Those of a look-up, with [`Rights::READ`]; limits; `EINVAL` for pages that are not there.
+    /// Those of a look-up, with [`Rights::READ`]; limits; `EINVAL` for pages that are not in its window.
     pub fn snapshot(&self, memory: Handle, part: ObjectPages) -> Result<Handle, CapError> {
         let (memory, rights) = self.held_memory(memory, Rights::READ)?;
         let own = (rights | Rights::WRITE) - Rights::EXECUTE - Rights::RESIZE;

@@ -12,7 +12,7 @@ use super::random::{seeds, world};
 use super::steps::{decode, fixed_seeds};
 use super::world::compare;
 use crate::error::Errno;
-use crate::model::capability::{Call, Denial, Model, Run, Step};
+use crate::model::capability::{Access, Call, Denial, Model, Page, Run, Step};
 
 impl World {
     /// Does a step, again and again while there is a frame more that it can be refused. How often it was.
@@ -75,6 +75,15 @@ fn left_by(step: &Step, model: &Model) -> Vec<Model> {
         Call::Write { memory, part, byte } => {
             let parts = (1..part.count).map(|count| after(Call::Write { memory, part: Run { count, ..part }, byte }));
             core::iter::once(model.clone()).chain(parts).collect()
+        }
+        // A page of an object may have got its own frame when there is none for a table.
+        Call::Touch { page, access } if matches!(model.page(by, page), Page::Borrowed { .. }) => {
+            let kept = match (access, model.may_touch(by, page, Access::Load)) {
+                (Access::Store(_), Ok(byte)) => Access::Store(byte),
+                _ => Access::Load,
+            };
+            let touched = [Access::Load, kept].map(|access| after(Call::Touch { page, access }));
+            core::iter::once(model.clone()).chain(touched).collect()
         }
         _ => vec![model.clone()],
     }
