@@ -24,7 +24,7 @@
 //! | free | stale | insert, duplicate: live; reserve: reserved | nothing |
 //! | reserved | stale | fill, commit: live; drop of the [`Reservation`]: free | slot and pages, held by the reservation |
 //! | live | found | release: free; offer of a move: in transit | slot and pages |
-//! | in transit | [`CapError::InTransit`] | commit: free; drop of the [`Transfer`]: live, same handle | slot and pages |
+//! | in transit | [`CapError::InTransit`] | commit: free; drop of the [`Transfer`]: live, same handle | slot and pages, held by the transfer |
 //!
 //! Closing a table frees all of its slots, whatever their state, and the table stays closed.
 //!

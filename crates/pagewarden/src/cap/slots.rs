@@ -50,10 +50,16 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Free { next: Option<u16> },
+    Free {
+        next: Option<u16>,
+    },
     Reserved,
     Live(Entry),
-    InTransit(Entry),
+    /// The entry is the transfer's; what can be said of it.
+    InTransit {
+        interface: InterfaceId,
+        rights: Rights,
+    },
 }
 
 #[derive(Debug)]
@@ -124,7 +130,9 @@ impl Slots {
             return CapError::Closed;
         }
         match self.slots.get(handle.index()) {
-            Some(Slot { handle: Some(fits), content: Content::InTransit(_) }) if *fits == handle => CapError::InTransit,
+            Some(Slot { handle: Some(fits), content: Content::InTransit { .. } }) if *fits == handle => {
+                CapError::InTransit
+            }
             _ => CapError::BadHandle,
         }
     }
@@ -171,7 +179,7 @@ impl Slots {
         Ok(index)
     }
 
-    /// Makes a reserved slot live; gives the entry back if the slot is gone, for the table was closed.
+    /// Makes a slot live that is reserved or in transit; gives the entry back if the slot is gone, for the table was closed.
     pub(super) fn fill(&mut self, handle: Handle, entry: Entry) -> Result<(), Entry> {
         match self.slot_mut(handle) {
             Some(slot) => {
@@ -198,25 +206,16 @@ impl Slots {
         Some(freed.content)
     }
 
-    /// A live handle cannot be used until it is freed or [made live](Self::end_transit) again.
-    pub(super) fn begin_transit(&mut self, handle: Handle) {
-        self.change(handle, |content| match content {
-            Content::Live(entry) => Content::InTransit(entry),
-            other => other,
-        });
-    }
-
-    /// A handle in transit is live again.
-    pub(super) fn end_transit(&mut self, handle: Handle) {
-        self.change(handle, |content| match content {
-            Content::InTransit(entry) => Content::Live(entry),
-            other => other,
-        });
-    }
-
-    fn change(&mut self, handle: Handle, change: impl FnOnce(Content) -> Content) {
-        if let Some(slot) = self.slot_mut(handle) {
-            slot.content = change(mem::replace(&mut slot.content, Content::Reserved));
+    /// Takes the entry of a live handle, which cannot be used until it is freed or [filled](Self::fill) again.
+    pub(super) fn begin_transit(&mut self, handle: Handle) -> Result<Entry, CapError> {
+        let Capability { interface, rights, .. } = self.get(handle)?.capability;
+        let slot = self.slot_mut(handle).ok_or(CapError::BadHandle)?;
+        match mem::replace(&mut slot.content, Content::InTransit { interface, rights }) {
+            Content::Live(entry) => Ok(entry),
+            other => {
+                slot.content = other;
+                Err(CapError::BadHandle)
+            }
         }
     }
 
@@ -230,12 +229,11 @@ impl Slots {
     /// All handles in the order of their slots.
     pub(super) fn infos(&self) -> impl Iterator<Item = HandleInfo> + '_ {
         self.slots.iter().filter_map(|slot| {
-            let (entry, state) = match &slot.content {
-                Content::Live(entry) => (entry, HandleState::Live),
-                Content::InTransit(entry) => (entry, HandleState::InTransit),
+            let (interface, rights, state) = match &slot.content {
+                Content::Live(Entry { capability, .. }) => (capability.interface, capability.rights, HandleState::Live),
+                Content::InTransit { interface, rights } => (*interface, *rights, HandleState::InTransit),
                 Content::Free { .. } | Content::Reserved => return None,
             };
-            let Capability { interface, rights, .. } = entry.capability;
             Some(HandleInfo { handle: slot.handle?, interface, rights, state })
         })
     }
@@ -260,7 +258,7 @@ impl Slots {
             let is_free = matches!(slot.content, Content::Free { .. });
             assert_eq!(is_free, slot.handle.is_none(), "slot {index}: {slot:?}");
             assert!(slot.handle.is_none_or(|handle| handle.index() == index), "slot {index}: {slot:?}");
-            if let Content::Live(entry) | Content::InTransit(entry) = &slot.content {
+            if let Content::Live(entry) = &slot.content {
                 assert_eq!(entry.paid.slot.amount(), 1, "slot {index}");
                 pages += entry.paid.pages().get();
             }

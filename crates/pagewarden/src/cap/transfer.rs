@@ -10,13 +10,14 @@
 //! both need room for the capability twice for that long. In the same order the receiver's slot is filled before the
 //! sender's is freed: the only error, a receiver that was closed meanwhile, is known while the sender still has it all.
 //!
-//! A copy is made from what the sender had when it was offered. It may be committed after the sender has given up its own
-//! handle, as a move may after the sender was closed. From then on until the receiver reserves nobody pays for it: a
-//! transfer belongs to one call of the kernel, no guest can hold one.
-
-use core::mem;
+//! A transfer may be committed after the sender was closed. What is moved is the transfer's from the offer on, with the
+//! sender's charges: so the sender's account pays until the receiver does, however long a kernel keeps the transfer. A
+//! copy is made from what the sender had when it was offered, and may be committed after the sender has given up its own
+//! handle. From then on until the receiver reserves nobody pays for it: whoever keeps transfers for longer than a call
+//! duplicates the handle and moves the duplicate.
 
 use super::interface::{Binding, Capability};
+use super::slots::Entry;
 use super::table::{CapTable, Reservation};
 use super::{CapError, Handle, Rights};
 use crate::addr::PageCount;
@@ -55,8 +56,8 @@ impl CapTable {
         let moved = match mode {
             TransferMode::Copy => None,
             TransferMode::Move => {
-                slots.begin_transit(handle);
-                Some(SlotInTransit { table: self, handle })
+                let entry = slots.begin_transit(handle)?;
+                Some(SlotInTransit { table: self, handle, entry: Some(entry) })
             }
         };
         drop(slots);
@@ -109,24 +110,30 @@ impl ReservedTransfer<'_> {
     }
 }
 
-/// The slot of a handle that is being moved out. Dropped, the handle is live again, if its table is still open.
+/// The slot of a handle that is being moved out, with what was in it and the charges for that. Dropped, the handle is live
+/// again, if its table is still open.
 #[derive(Debug)]
 struct SlotInTransit<'a> {
     table: &'a CapTable,
     handle: Handle,
+    /// Nothing once the capability has left.
+    entry: Option<Entry>,
 }
 
 impl SlotInTransit<'_> {
-    /// The capability has left: the handle is stale.
-    fn leave(self) {
+    /// The capability has left: the handle is stale, and the sender is given back what it paid.
+    fn leave(mut self) {
         let left = self.table.slots().write().free(self.handle);
-        drop(left);
-        mem::forget(self);
+        drop((left, self.entry.take()));
     }
 }
 
 impl Drop for SlotInTransit<'_> {
     fn drop(&mut self) {
-        self.table.slots().write().end_transit(self.handle);
+        if let Some(entry) = self.entry.take() {
+            // What is given back, if the table has been closed, goes when it is not locked any more.
+            let returned = self.table.slots().write().fill(self.handle, entry);
+            drop(returned);
+        }
     }
 }

@@ -96,9 +96,20 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Slots and pages that each table should hold.
-    fn expected_use(&self) -> [(u64, u64); 2] {
+    /// Whether the transfer pays for what it has taken out of a table that was closed since.
+    fn keeps(&self, offer: &Offer) -> bool {
+        offer.mode == TransferMode::Move && self.lists[offer.from].is_closed
+    }
+
+    /// Slots and pages that each table should hold, if `offer` is half done besides the others.
+    fn use_beside(&self, offer: Option<&Offer>) -> [(u64, u64); 2] {
         let mut sums = [(0, 0); 2];
+        let offered = self.half_done.iter().filter_map(|half| match half {
+            HalfDone::Offered(offer, _) | HalfDone::Accepted(offer, _, _) => Some(offer),
+            HalfDone::Reserved(..) => None,
+        });
+        let kept = offered.chain(offer).filter(|offer| self.keeps(offer));
+        let kept: Vec<_> = kept.map(|offer| (offer.from, self.objects[offer.object].pages)).collect();
         let mut add = |at: usize, pages| sums[at] = (sums[at].0 + 1, sums[at].1 + pages);
         for (at, list) in self.lists.iter().enumerate() {
             list.entries.iter().for_each(|entry| add(at, self.objects[entry.object].pages));
@@ -110,12 +121,17 @@ impl<'a> Run<'a> {
                 HalfDone::Offered(..) => {}
             }
         }
+        kept.into_iter().for_each(|(at, pages)| add(at, pages));
         sums
     }
 
     /// What a new slot with so many pages should be answered.
     fn room(&self, table: usize, pages: u64) -> Result<(), CapError> {
-        let sums = self.expected_use();
+        self.room_beside(None, table, pages)
+    }
+
+    fn room_beside(&self, offer: Option<&Offer>, table: usize, pages: u64) -> Result<(), CapError> {
+        let sums = self.use_beside(offer);
         let (slots, held) = (sums[0].0 + sums[1].0, sums[0].1 + sums[1].1);
         if sums[table].0 + 1 > SLOTS[table] || slots + 1 > SLOTS[2] {
             return Err(NO_SLOT);
@@ -261,7 +277,7 @@ impl<'a> Run<'a> {
                 }
             }
             HalfDone::Offered(offer, transfer) => {
-                let room = self.room(to, self.objects[offer.object].pages);
+                let room = self.room_beside(Some(&offer), to, self.objects[offer.object].pages);
                 let tables = self.tables;
                 let reserved = transfer.reserve(&tables[to]);
                 assert_eq!(reserved.as_ref().map(drop).map_err(|error| *error), room);
@@ -307,7 +323,7 @@ impl<'a> Run<'a> {
     }
 
     fn check(&self, ledger: &ResourceLedger) {
-        let sums = self.expected_use();
+        let sums = self.use_beside(None);
         for (at, table) in self.tables.iter().enumerate() {
             table.check_invariants();
             assert_eq!(used(table.account()), sums[at], "table {at}");
@@ -316,11 +332,13 @@ impl<'a> Run<'a> {
         assert_eq!(used(ledger.root()), (sums[0].0 + sums[1].0, sums[0].1 + sums[1].1));
         for (number, object) in self.objects.iter().enumerate() {
             let held = self.lists.iter().flat_map(|list| &list.entries).filter(|entry| entry.object == number).count();
-            let offered = self.half_done.iter().filter(|half| match half {
-                HalfDone::Offered(offer, _) | HalfDone::Accepted(offer, _, _) => offer.object == number,
-                HalfDone::Reserved(..) => false,
+            let offered = self.half_done.iter().map(|half| match half {
+                HalfDone::Offered(offer, _) | HalfDone::Accepted(offer, _, _) if offer.object == number => {
+                    1 + usize::from(self.keeps(offer))
+                }
+                _ => 0,
             });
-            assert_eq!(object.weak.strong_count(), held + offered.count(), "object {number}");
+            assert_eq!(object.weak.strong_count(), held + offered.sum::<usize>(), "object {number}");
         }
     }
 
