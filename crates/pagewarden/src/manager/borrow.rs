@@ -8,13 +8,13 @@ use alloc::sync::Arc;
 
 use super::capability::{Place, check_pages, choose_range, finish, wrong_state};
 use super::mdwe;
+use super::place::HugeAlignment;
 use super::plan::{Draft, Plan, Refusal};
-use super::space::{Space, parts};
+use super::space::Space;
 use crate::addr::PageRange;
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectPages};
 use crate::prot::Prot;
-use crate::provider::{Op, Populate, Target};
 use crate::region::{Backing, Region, RegionFlags};
 
 /// What every borrowed page is.
@@ -30,20 +30,19 @@ pub(super) fn plan_borrow(
     if !prot_max.contains(prot) {
         return Err(Errno::Acces.into());
     }
+    let range = choose_range(space, place, pages.count(), HugeAlignment::of(object))?;
     let mut region = Region::anonymous(prot);
     region.backing = Backing::Object(Arc::clone(object));
+    region.delta = pages.first().wrapping_sub(range.first_page());
     region.prot_max = prot_max;
     region.flags = FLAGS;
-    let range = choose_range(space, &region, place, pages.count())?;
-    region.delta = pages.first().wrapping_sub(range.first_page());
     mdwe::check(space, prot, prot)?;
     if !space.may_expand(&space.state.totals, &region, range.pages().get()) {
         return Err(Errno::NoMem.into());
     }
     let mut draft = Draft::new(space);
     draft.ask_for(range.pages().get(), RegionFlags::empty())?;
-    draft.op(Op::Map { range, region: region.clone(), target: Target::Vacant, populate: Populate::OnDemand });
-    draft.next.insert(range, region)?;
+    draft.map_vacant(range, region)?;
     finish(draft, range.start().as_u64())
 }
 
@@ -63,9 +62,7 @@ pub(super) fn plan_protect(
         region.prot = prot;
         region.prot_max |= prot;
     })?;
-    for (part, region) in parts(&space.state.map, range).filter(|(_, region)| region.prot != prot) {
-        draft.op(Op::Protect { range: part, from: region.prot, to: prot });
-    }
+    draft.protect(range, prot);
     finish(draft, 0)
 }
 

@@ -25,7 +25,7 @@ use crate::addr::{PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::object::{MemoryObject, ObjectPages};
 use crate::prot::Prot;
-use crate::provider::{Op, PageManagementProvider, Populate, Target};
+use crate::provider::PageManagementProvider;
 use crate::region::{Region, RegionFlags};
 
 /// Where something new goes.
@@ -143,8 +143,7 @@ impl<P: PageManagementProvider> PageManager<P> {
         }
         region.flags |= RegionFlags::FIXED | RegionFlags::DONT_FORK;
         let mut draft = Draft::new(&self.space);
-        draft.op(Op::Map { range, region: region.clone(), target: Target::Vacant, populate: Populate::OnDemand });
-        draft.next.insert(range, region)?;
+        draft.map_vacant(range, region)?;
         let plan = finish(draft, 0)?;
         self.apply(plan).map(drop)
     }
@@ -164,12 +163,12 @@ pub(super) const fn wrong_state(errno: Errno) -> Refusal {
     Refusal::new(errno, Cause::PageState)
 }
 
-/// A place for `pages` pages like `region`, of which nothing else is asked but room.
+/// A place for `pages` pages, of which nothing else is asked but room.
 pub(super) fn choose_range(
     space: &Space,
-    region: &Region,
     place: Place,
     pages: PageCount,
+    alignment: HugeAlignment,
 ) -> Result<PageRange, Refusal> {
     if pages == PageCount::ZERO {
         return Err(Errno::Inval.into());
@@ -179,7 +178,6 @@ pub(super) fn choose_range(
         Place::Anywhere => (0, Placement::Anywhere),
         Place::At(address) => (address.as_u64(), Placement::Fixed),
     };
-    let alignment = if region.object().is_some() { HugeAlignment::Never } else { HugeAlignment::WholeOnly };
     let start = find(space, &PlaceRequest { addr, len, offset: 0, placement, alignment })?;
     let range = PageRange::from_len(start, len).ok_or(Errno::NoMem)?;
     if !space.state.map.is_free(range) {

@@ -14,7 +14,8 @@ use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
 use crate::ledger::Resource;
 use crate::object::MemoryObject;
-use crate::provider::{Op, Target};
+use crate::prot::Prot;
+use crate::provider::{Op, Populate, Target};
 use crate::region::{Region, RegionFlags};
 
 /// Why a request is refused.
@@ -224,6 +225,19 @@ impl<'a> Draft<'a> {
         let contents = self.next.remove(range)?;
         self.op(Op::Unmap { range, contents });
         Ok(())
+    }
+
+    /// Maps `region` in the free `range`, in the map and on the platform; its pages come as they are touched.
+    pub(super) fn map_vacant(&mut self, range: PageRange, region: Region) -> Result<(), Errno> {
+        self.op(Op::Map { range, region: region.clone(), target: Target::Vacant, populate: Populate::OnDemand });
+        self.next.insert(range, region)
+    }
+
+    /// Notes that the platform gives the mapped `range` the rights `prot`, where it has others.
+    pub(super) fn protect(&mut self, range: PageRange, prot: Prot) {
+        for (part, region) in parts(&self.space.state.map, range).filter(|(_, region)| region.prot != prot) {
+            self.op(Op::Protect { range: part, from: region.prot, to: prot });
+        }
     }
 
     /// Gives `range` to `region` in the map; `Target::Replace` removes what is there.

@@ -10,8 +10,9 @@
 
 use super::capability::{Place, check_pages, choose_range, finish, wrong_state};
 use super::mdwe;
+use super::place::HugeAlignment;
 use super::plan::{Draft, Plan, Refusal};
-use super::space::{Space, parts};
+use super::space::Space;
 use crate::addr::{PageCount, PageRange};
 use crate::error::Errno;
 use crate::prot::Prot;
@@ -28,7 +29,7 @@ fn reserved(space: &Space) -> Region {
 /// What reserving `pages` pages does to `space`.
 pub(super) fn plan_reserve(space: &Space, place: Place, pages: PageCount) -> Result<Plan, Refusal> {
     let region = reserved(space);
-    let range = choose_range(space, &region, place, pages)?;
+    let range = choose_range(space, place, pages, HugeAlignment::WholeOnly)?;
     let totals = &space.state.totals;
     if !space.may_lock(totals, &region, pages.get()) {
         return Err(Errno::Again.into());
@@ -37,8 +38,7 @@ pub(super) fn plan_reserve(space: &Space, place: Place, pages: PageCount) -> Res
         return Err(Errno::NoMem.into());
     }
     let mut draft = Draft::new(space);
-    draft.op(Op::Map { range, region: region.clone(), target: Target::Vacant, populate: Populate::OnDemand });
-    draft.next.insert(range, region)?;
+    draft.map_vacant(range, region)?;
     finish(draft, range.start().as_u64())
 }
 
@@ -106,8 +106,6 @@ fn set_rights(draft: &mut Draft<'_>, range: PageRange, prot: Prot) -> Result<(),
     if after > before && after > PageCount::from_bytes_down(space.data_limit()).get() {
         return Err(Errno::NoMem.into());
     }
-    for (part, region) in parts(&space.state.map, range).filter(|(_, region)| region.prot != prot) {
-        draft.op(Op::Protect { range: part, from: region.prot, to: prot });
-    }
+    draft.protect(range, prot);
     Ok(())
 }
