@@ -57,14 +57,7 @@ impl CapTable {
     /// # Errors
     /// Those of [`Self::reserve`]; the object is dropped then.
     pub fn insert<T: Interface>(&self, object: Arc<T>, rights: Rights) -> Result<Handle, CapError> {
-        let paid = Paid::by(&self.account, object.pages())?;
-        let entry = Entry { capability: Capability::new(object, rights), paid };
-        let mut slots = self.slots.write();
-        let handle = slots.reserve()?;
-        let placed = slots.fill(handle, entry);
-        drop(slots);
-        debug_assert!(placed.is_ok(), "the slot was reserved under the same lock");
-        Ok(handle)
+        Ok(self.reserve(object.pages())?.fill(object, rights))
     }
 
     /// A slot, and `pages` pages, for an object that is still to be made: what costs is charged before it is taken from
@@ -109,8 +102,8 @@ impl CapTable {
         Ok(duplicate)
     }
 
-    /// The process has ended: every handle goes, and nothing can be inserted or received any more. Of handles in transit
-    /// the transfer has its own copy, which it may still commit. Closing again does nothing.
+    /// The process has ended: every handle goes, and nothing can be inserted or received any more. What is in transit is
+    /// the transfer's, which may still commit it. Closing again does nothing.
     pub fn close(&self) {
         let entries = self.slots.write().close();
         drop(entries);
