@@ -66,8 +66,9 @@ impl<T> View<T> {
     }
 }
 
-/// Without those that lie before the first page of the object, where numbers wrap.
-fn shown_by(pages: Range<u64>, delta: u64) -> Range<u64> {
+/// The pages of an object that pages `pages` of a space show, without those that lie before its first page, where numbers
+/// wrap.
+pub(super) fn shown_by(pages: Range<u64>, delta: u64) -> Range<u64> {
     let (first, count) = (pages.start.wrapping_add(delta), pages.end - pages.start);
     let before = if first > u64::MAX / 2 { first.wrapping_neg() } else { 0 };
     let first = first.wrapping_add(before.min(count));
@@ -154,8 +155,7 @@ impl<T> Views<T> {
     /// Whether page `index` of the object is locked anywhere.
     pub(crate) fn is_locked(&self, index: u64) -> bool {
         self.all.iter().any(|(&(_, start), view)| {
-            let shown = start.wrapping_add(view.delta);
-            view.residency == Residency::Locked && (shown..shown.saturating_add(view.end - start)).contains(&index)
+            view.residency == Residency::Locked && view.shown(start..view.end).contains(&index)
         })
     }
 

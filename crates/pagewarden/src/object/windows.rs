@@ -20,7 +20,7 @@ use core::ops::Range;
 
 use super::memory::{Kind, ObjectMemory, ObjectSource, Placement, State};
 use super::pages::ObjectPages;
-use super::views::{SpaceId, Views};
+use super::views::{SpaceId, Views, shown_by};
 use crate::addr::{PAGE_SIZE, PageCount, PageRange};
 use crate::error::Errno;
 use crate::fallible::make_sure_of_tree_nodes;
@@ -101,8 +101,7 @@ impl<M: PhysMem + Mmu> ObjectMemory<M> {
     pub(crate) fn cut_view(&self, space: SpaceId, range: PageRange, delta: u64) {
         let mut state = self.write_state();
         state.views.cut(space, range);
-        let first = range.first_page().wrapping_add(delta);
-        self.free_unreached(&mut state, first..first.saturating_add(range.pages().get()));
+        self.free_unreached(&mut state, shown_by(range.first_page()..range.end_page(), delta));
     }
 
     /// Frees those of the pages that nobody reaches. Needs no memory.
