@@ -82,6 +82,8 @@ errnos! {
     Overflow = 75, "EOVERFLOW";
     /// The flag is known but not for this kind of backing.
     OpNotSupp = 95, "EOPNOTSUPP";
+    /// The time to wait was over.
+    TimedOut = 110, "ETIMEDOUT";
 }
 
 impl fmt::Display for Errno {

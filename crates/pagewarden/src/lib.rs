@@ -33,6 +33,7 @@ pub mod model;
 pub mod object;
 pub mod page_table;
 pub mod pager;
+pub mod phys;
 pub mod prot;
 pub mod provider;
 pub mod region;

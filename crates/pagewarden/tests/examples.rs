@@ -1,23 +1,26 @@
-//! The examples' own parts, put to the test: a heap that gives memory up and takes it again, and a channel whose sides do
-//! not trust each other.
+//! The examples' own parts, put to the test: a heap that gives memory up and takes it again, a channel whose sides do
+//! not trust each other, and a mailbox whose other side cheats.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 #[path = "../examples/go_arena/arena.rs"]
 mod arena;
 #[path = "../examples/common/mod.rs"]
 mod common;
+#[path = "../examples/mailbox/post.rs"]
+mod post;
 #[path = "../examples/shared_channel/ring.rs"]
 mod ring;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use arena::{Arena, CHUNK_PAGES};
-use common::{World, use_of};
+use common::{Outcome, World, use_of};
 use pagewarden::cap::{CapError, FrameAllocatorCap, Handle, Mapping, Process, Rights};
 use pagewarden::machine::Machine;
 use pagewarden::manager::Place;
 use pagewarden::object::ObjectPages;
 use pagewarden::{Account, Errno, Limits, PAGE_SIZE, PageCount, Prot, Resource};
+use post::{Border, Cheats, Clerk, Served, Writer};
 use ring::{RECORD_MAX, Receiver, SLOTS, Sender};
 
 #[test]
@@ -136,4 +139,29 @@ fn neither_side_believes_the_other() {
         ends.world.store(&ends.consumer, mine.start().as_u64(), &claim.to_le_bytes()).unwrap();
         assert!(sender.send(b"next").is_err(), "{claim}");
     }
+}
+
+/// What becomes of a letter, and what its writer finds in its place.
+fn deliver(text: &str, cheats: Cheats, serve: impl Fn(&Clerk, &Border) -> Outcome<Served>) -> (Served, String) {
+    let border = Border::new().unwrap();
+    let clerk = Clerk::new(&border).unwrap();
+    let (sender, answers) = mpsc::channel();
+    let mut writer = Writer::new(&border, &[text], sender);
+    writer.cheats = cheats;
+    border.other.set_agent(writer);
+    let served = (0..10).map(|_| serve(&clerk, &border).unwrap()).find(|served| *served != Served::Nothing);
+    assert_eq!(clerk.serve().unwrap(), Served::Nothing, "one answer a letter");
+    border.manager.check_invariants();
+    drop(clerk);
+    assert_eq!((border.manager.live(), border.manager.retained()), (0, 0));
+    (served.expect("it was posted"), answers.try_recv().expect("it was answered"))
+}
+
+#[test]
+fn a_letter_is_answered_and_one_that_changes_meanwhile_does_no_harm() {
+    let plainly = |clerk: &Clerk, _: &Border| clerk.serve();
+    assert_eq!(deliver("hello", Cheats::No, plainly), (Served::Answered, "HELLO".into()));
+    assert_eq!(deliver("", Cheats::No, plainly), (Served::Answered, String::new()));
+    assert_eq!(deliver("hello", Cheats::Yes, plainly), (Served::Refused, "this cannot be read".into()));
+    assert_eq!(deliver("hello", Cheats::Yes, Clerk::serve_protected), (Served::Answered, "HELLO".into()));
 }

@@ -7,10 +7,14 @@
 
 #[path = "interleavings/capabilities.rs"]
 mod capabilities;
+#[path = "support/events.rs"]
+mod events;
 #[path = "interleavings/frames.rs"]
 mod frames;
 #[path = "interleavings/machine.rs"]
 mod machine;
+#[path = "interleavings/reservations.rs"]
+mod reservations;
 
 use pagewarden::model::SMALL_LAYOUT;
 use std::sync::Arc;

@@ -6,6 +6,10 @@
 
 #[path = "many_orders/capabilities.rs"]
 mod capabilities;
+#[path = "support/events.rs"]
+mod events;
+#[path = "many_orders/reservations.rs"]
+mod reservations;
 #[path = "support/world.rs"]
 mod world;
 

@@ -7,6 +7,8 @@
 mod capabilities;
 #[path = "threads/pager.rs"]
 mod pager;
+#[path = "threads/reservations.rs"]
+mod reservations;
 
 use pagewarden::model::SMALL_LAYOUT;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -45,8 +45,10 @@ mod fault;
 pub mod guest;
 mod known;
 mod numbers;
+pub mod other_world;
 mod processor;
 mod ram;
+mod ticks;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +65,7 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 pub use failing::{FailPoint, Injected};
 pub use fault::{FaultCode, PageFault};
 pub use known::{Known, KnownKind};
+pub use ticks::Ticks;
 
 use processor::Processor;
 use ram::Ram;

@@ -41,14 +41,14 @@ impl<M: PhysMem + Mmu> fmt::Debug for SpaceTables<M> {
 }
 
 /// Gathers what a space shows no more.
-pub(super) type SpaceGather<'a, M> = Gather<'a, M, SpaceTables<M>>;
+pub(crate) type SpaceGather<'a, M> = Gather<'a, M, SpaceTables<M>>;
 
 impl<M: PhysMem + Mmu> SpaceTables<M> {
     /// Tables in which there is nothing, paid by `account`.
     ///
     /// # Errors
     /// No frame for the root, or a limit.
-    pub(super) fn new(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
+    pub(crate) fn new(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
         let owner = pager.frames().add_owner(account).map_err(|error| error.errno())?;
         let mut space = Self {
             pager: Arc::clone(pager),
@@ -68,7 +68,7 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
         self.id
     }
 
-    pub(super) const fn pager(&self) -> &Arc<Pager<M>> {
+    pub(crate) const fn pager(&self) -> &Arc<Pager<M>> {
         &self.pager
     }
 
@@ -77,12 +77,12 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
     }
 
     /// What processors are given.
-    pub(super) const fn frame(&self) -> FrameNumber {
+    pub(crate) const fn frame(&self) -> FrameNumber {
         self.frame
     }
 
     /// The tables as such.
-    pub(super) fn tables(&self) -> PageTable<'_, M, Self> {
+    pub(crate) fn tables(&self) -> PageTable<'_, M, Self> {
         PageTable::new(&**self.pager.machine(), self)
     }
 
@@ -93,7 +93,7 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
 
     /// Lets `change` have the tables alone; what it gathers is flushed and released before anybody else has them.
     /// `None` if the space has ended.
-    pub(super) fn with_root_mut<'s, T>(
+    pub(crate) fn with_root_mut<'s, T>(
         &'s self,
         change: impl FnOnce(&mut Root, &mut SpaceGather<'s, M>) -> T,
     ) -> Option<T> {

@@ -208,7 +208,9 @@ fn two_objects_let_go_of_a_frame_at_once() {
             a.map(object, mapping(0)).unwrap();
             b.map(snapshot, mapping(0)).unwrap();
             // So that both show the frame that they are about to part with.
-            [&a, &b].map(|process| assert_eq!(world.load(0, process.space(), page(0)), Ok(7)));
+            for process in [&a, &b] {
+                assert_eq!(world.load(0, process.space(), page(0)), Ok(7));
+            }
             let (their_world, theirs) = (world.clone(), b.clone());
             let thread = thread::spawn(move || their_world.store(1, theirs.space(), page(0), 2).unwrap());
             world.store(0, a.space(), page(0), 1).unwrap();

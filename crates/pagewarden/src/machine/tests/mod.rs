@@ -4,6 +4,7 @@ mod cache;
 mod failing;
 mod guest;
 mod known;
+mod other_world;
 mod ram;
 mod threads;
 mod tlb;
