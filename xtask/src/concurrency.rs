@@ -1,4 +1,4 @@
-//! The core's threads under loom, under shuttle and under ThreadSanitizer.
+//! The core's threads under loom and shuttle; its threads, and those of a Linux host, under ThreadSanitizer.
 //!
 //! All need flags for every crate that is built, so each has a target folder of its own.
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ fn summarize(name: &str, step: fn() -> Result<Verdict>) -> Result<()> {
 /// Small cases of threads in every order, and larger ones in many.
 pub(crate) fn interleavings() -> Result<Verdict> {
     for (name, checker) in [("interleavings", "loom"), ("many_orders", "shuttle")] {
-        let mut command = test(name, checker);
+        let mut command = test("pagewarden", name, checker);
         job::pass(command.arg("--release").env("RUSTFLAGS", format!("--cfg {checker}")))?;
     }
     Ok(Verdict::Passed)
@@ -56,15 +56,17 @@ pub(crate) fn sanitizer() -> Result<Verdict> {
     if !has_crates {
         return Ok(Verdict::Skipped("the crates that std is built from cannot be fetched".to_owned()));
     }
-    let mut command = test("threads", "sanitizer");
-    command.args(["-Zbuild-std", "--target", HOST]);
-    job::pass(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=thread"))?;
+    for (package, name, filter) in [("pagewarden", "threads", ""), ("pagewarden-linux", "foreign", "threads::")] {
+        let mut command = test(package, name, "sanitizer");
+        command.args(["-Zbuild-std", "--target", HOST, "--", filter]);
+        job::pass(command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=thread"))?;
+    }
     Ok(Verdict::Passed)
 }
 
-fn test(name: &str, folder: &str) -> Command {
+fn test(package: &str, name: &str, folder: &str) -> Command {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let mut command = cargo();
-    command.args(["test", "--package", "pagewarden", "--test", name, "--target-dir"]).arg(target.join(folder));
+    command.args(["test", "--package", package, "--test", name, "--target-dir"]).arg(target.join(folder));
     command
 }

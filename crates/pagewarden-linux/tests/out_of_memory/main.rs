@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod allocator;
+mod foreign;
 mod manager;
 
 use allocator::{Ration, live_bytes, on_ration};
