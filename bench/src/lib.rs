@@ -10,6 +10,7 @@ pub mod map;
 pub mod measure;
 pub mod pager;
 pub mod peers;
+pub mod phys;
 pub mod random;
 pub mod replay;
 pub mod report;

@@ -1,5 +1,5 @@
-//! `pagewarden-bench`: measures pagewarden's map of regions, the parts of its pager, its capabilities, and
-//! their peers.
+//! `pagewarden-bench`: measures pagewarden's map of regions, the parts of its pager, its capabilities, its
+//! access to foreign memory, and their peers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use pagewarden_bench::bytes;
 use pagewarden_bench::pager::contest::Pace;
 use pagewarden_bench::replay::{self, Replay};
-use pagewarden_bench::report::pager::{CAPABILITIES, PARTS, Part, Table};
+use pagewarden_bench::report::pager::{CAPABILITIES, PARTS, PHYS, Part, Table};
 use pagewarden_bench::report::{self, Environment};
 use pagewarden_bench::vmmap::{Effort, Measured, PEERS, Peer, measure};
 use pagewarden_bench::work::{Layout, Row};
@@ -38,6 +38,10 @@ enum Task {
     ///
     /// Measured as the parts of the pager are.
     Capabilities(PartsArgs),
+    /// Accesses to memory that somebody else also touches, windows and reservations, in nanoseconds of thread time.
+    ///
+    /// Measured as the parts of the pager are.
+    Phys(PartsArgs),
     /// Do one row with pagewarden's map alone, for a program that counts instructions.
     ///
     /// Everything but the row itself is the same with any count.
@@ -130,6 +134,7 @@ fn main() -> Result<()> {
         Task::Vmmap(args) => vmmap(&args),
         Task::Pager(args) => measure_parts(&PARTS, &args),
         Task::Capabilities(args) => measure_parts(&CAPABILITIES, &args),
+        Task::Phys(args) => measure_parts(&PHYS, &args),
         Task::Instructions(args) => instructions(&args),
     }
 }

@@ -59,6 +59,9 @@ enum Bench {
     /// Charges, look-ups of handles and objects in address spaces, in nanoseconds of thread time.
     #[command(disable_help_flag = true)]
     Capabilities(PassedOn),
+    /// Accesses to memory that somebody else also touches, windows and reservations, in nanoseconds of thread time.
+    #[command(disable_help_flag = true)]
+    Phys(PassedOn),
     /// Instructions that the map of regions takes, against the recorded ones; needs valgrind.
     Instructions {
         /// Record the counts instead of comparing them.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
         Task::Bench { what: Bench::Pager(args) } => bench::pager::run("pager", &args),
         Task::Bench { what: Bench::Capabilities(args) } => bench::pager::run("capabilities", &args),
+        Task::Bench { what: Bench::Phys(args) } => bench::pager::run("phys", &args),
         Task::Bench { what: Bench::Instructions { record: true } } => bench::instructions::record(),
         Task::Bench { what: Bench::Instructions { record: false } } => bench::instructions::run(),
     };

@@ -1,4 +1,5 @@
-//! The tables of the pager's parts and of capabilities: a line a row, a column for everybody who takes part, and ratios.
+//! The tables of the pager's parts, of capabilities and of foreign memory: a line a row, a column for everybody who takes
+//! part, and ratios.
 
 use std::fmt::Write;
 
@@ -14,6 +15,7 @@ use crate::pager::frames::Row as FrameRow;
 use crate::pager::spaces::{self, FaultRow, ForkRow};
 use crate::pager::tables::Row as TableRow;
 use crate::pager::{frames, tables};
+use crate::phys::{accesses, reservations, windows};
 
 /// A pair takes at most so many nanoseconds.
 const PAIR: f64 = 15.0;
@@ -35,6 +37,12 @@ enum Kind {
     Handles,
     /// Objects in spaces: the first column is pagewarden's.
     Objects,
+    /// Accesses to foreign memory: the first columns are pagewarden's, and the first of all stands against the peers.
+    Accesses,
+    /// Windows that come and go: the first column is pagewarden's.
+    Windows,
+    /// Reservations: the first column is pagewarden's.
+    Reservations,
 }
 
 /// What was measured of one part.
@@ -81,6 +89,22 @@ pub const CAPABILITIES: [Part; 2] = [
     },
 ];
 
+/// Accesses to foreign memory, windows, reservations.
+pub const PHYS: [Part; 3] = [
+    |wanted, pace| {
+        let rows = accesses::Row::ALL.map(|row| (row, row.name(), row.operations()));
+        measure(Kind::Accesses, &rows, (wanted, pace), accesses::all)
+    },
+    |wanted, pace| {
+        let rows = windows::Row::ALL.map(|row| (row, row.name().to_owned(), row.operations()));
+        measure(Kind::Windows, &rows, (wanted, pace), windows::all)
+    },
+    |wanted, pace| {
+        let rows = reservations::Row::ALL.map(|row| (row, row.name(), row.operations()));
+        measure(Kind::Reservations, &rows, (wanted, pace), reservations::all)
+    },
+];
+
 fn measure<R: Copy>(
     kind: Kind,
     rows: &[(R, String, usize)],
@@ -102,7 +126,8 @@ impl Table {
     const fn ours(&self) -> usize {
         match self.kind {
             Kind::Frames => frames::OURS,
-            Kind::Tables | Kind::Faults | Kind::Handles | Kind::Objects => 1,
+            Kind::Accesses => accesses::OURS,
+            Kind::Tables | Kind::Faults | Kind::Handles | Kind::Objects | Kind::Windows | Kind::Reservations => 1,
             Kind::Forks => 0,
         }
     }
@@ -115,7 +140,9 @@ impl Table {
             Kind::Faults => ["fault / memory", "medians"].to_vec(),
             Kind::Forks => ["largest / smallest", "medians"].to_vec(),
             Kind::Handles => Vec::new(),
-            Kind::Objects => ["ours / host", "medians"].to_vec(),
+            Kind::Objects | Kind::Windows => ["ours / host", "medians"].to_vec(),
+            Kind::Accesses => ["pointer / best peer", "medians", "adapter / best peer"].to_vec(),
+            Kind::Reservations => ["ours / map", "medians"].to_vec(),
         };
         names.into_iter().map(str::to_owned).collect()
     }
@@ -170,6 +197,9 @@ impl Table {
             Kind::Forks => "touched private memory",
             Kind::Handles => "charges and handles",
             Kind::Objects => "an object of 1 MiB",
+            Kind::Accesses => "accesses, through a window that stays",
+            Kind::Windows => "windows that come and go",
+            Kind::Reservations => "reservations of a page",
         }
     }
 
@@ -202,13 +232,33 @@ impl Table {
                 "- The object's pages are there before. Pagewarden's touch is without what a processor takes to raise a fault and \
                  to come back.\n"
             }
+            Kind::Accesses => {
+                "- Pagewarden's accesses survive that the memfd is cut meanwhile, by a pointer or by the adapter for vm-memory; \
+                 memcpy and vm-memory end in SIGBUS.\n\
+                 - The other end of an access is one buffer, which is in the caches and begins 16 bytes into a page.\n\
+                 - Copies from place to place go through memory of pagewarden's own; those of the peers do not.\n"
+            }
+            Kind::Windows => {
+                "- Without a window that stays, each access makes one, which is a mmap, a fault and another mmap of the host; the \
+                 host's own way is pread and pwrite.\n\
+                 - 16 scattered pages: against 16 mmap and 16 munmap.\n"
+            }
+            Kind::Reservations => {
+                "- Exclusive and mixed ones come and go between those that live, shared ones where others live. The map is a BTreeMap in \
+                 a lock of std, which has a key put in and taken out and compares no ranges.\n\
+                 - 16 later: each is released when sixteen more were taken. Otherwise it is the last one that was taken.\n"
+            }
         }
     }
 
     /// What was aimed for, and whether it is reached.
     pub fn goals(&self) -> Vec<Goal> {
         match self.kind {
-            Kind::Faults => Vec::new(),
+            Kind::Faults | Kind::Windows => Vec::new(),
+            Kind::Accesses => self.access_goals(),
+            Kind::Reservations => {
+                reservations::Row::ALL.into_iter().filter_map(|row| self.limit_goal(&row.name(), row.goal()?)).collect()
+            }
             Kind::Handles => {
                 handles::Row::ALL.into_iter().filter_map(|row| self.limit_goal(row.name(), row.goal()?)).collect()
             }
@@ -230,6 +280,28 @@ impl Table {
         let best = row.figures(|figure| figure.best)[0]?;
         let (goal, figure) = (format!("{name}: at most {most} ns"), duration(best));
         Some(Goal { goal, figure, reached: best <= most })
+    }
+
+    fn access_goals(&self) -> Vec<Goal> {
+        let all = accesses::Row::ALL.into_iter();
+        let word = all.clone().filter(|row| row.is_word_read());
+        let word = word.filter_map(|row| self.limit_goal(&row.name(), accesses::WORD_READ));
+        let long = all.filter(|row| row.is_long()).filter_map(|row| self.memcpy_goal(&row.name()));
+        word.chain(long).collect()
+    }
+
+    /// A goal of at most so many times what `memcpy` takes, if the row was measured.
+    fn memcpy_goal(&self, name: &str) -> Option<Goal> {
+        let (most, peer) = (accesses::LONG, accesses::MEMCPY);
+        let figures = self.rows.iter().find(|row| row.row == name)?.figures(|figure| figure.best);
+        let ours = figures[0]?;
+        let peer_figure = figures[self.names.iter().position(|name| *name == peer)?]?;
+        let ratio = ours / peer_figure;
+        Some(Goal {
+            goal: format!("{name}: at most {most} x {peer}"),
+            figure: format!("{ratio:.2} x ({} against {})", duration(ours), duration(peer_figure)),
+            reached: ratio <= most,
+        })
     }
 
     fn fork_goal(&self, row: &Outcome) -> Option<Goal> {
@@ -331,6 +403,29 @@ mod tests {
             "{}",
             table(30.0).text()
         );
+    }
+
+    #[test]
+    fn accesses_are_compared_with_memcpy_and_reservations_with_a_limit() {
+        let table = |ours: f64| Table {
+            kind: Kind::Accesses,
+            names: vec!["ours", "adapter", "memcpy", "other"],
+            rows: vec![
+                outcome("read 8 bytes", &[ours, 50.0, 1.0, 1.0]),
+                outcome("write 8 bytes", &[90.0, 50.0, 1.0, 1.0]),
+                outcome("write 4 KiB", &[ours, 90.0, 25.0, 1.0]),
+            ],
+        };
+        assert_eq!([30.0, 30.1].map(|ours| verdicts(&table(ours))), [[true, true], [false, false]]);
+        let text = table(50.0).text();
+        let cells = text.lines().nth(2).unwrap().split('|').map(str::trim).skip(6).collect::<Vec<_>>();
+        assert_eq!(cells, ["50.00", "50.00", "50.00", ""]);
+        let table = |ours: f64| Table {
+            kind: Kind::Reservations,
+            names: vec!["ours", "map"],
+            rows: reservations::Row::ALL.map(|row| outcome(&row.name(), &[ours, 1.0])).into(),
+        };
+        assert_eq!([100.0, 101.0].map(|ours| verdicts(&table(ours))), [[true; 3], [false; 3]]);
     }
 
     #[test]
