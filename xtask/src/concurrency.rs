@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::cargo;
 use crate::step::{Steps, Verdict};
-use crate::{job, root};
+use crate::{job, target};
 
 /// What ThreadSanitizer is there for.
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -65,8 +65,7 @@ pub(crate) fn sanitizer() -> Result<Verdict> {
 }
 
 fn test(package: &str, name: &str, folder: &str) -> Command {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let mut command = cargo();
-    command.args(["test", "--package", package, "--test", name, "--target-dir"]).arg(target.join(folder));
+    command.args(["test", "--package", package, "--test", name, "--target-dir"]).arg(target().join(folder));
     command
 }

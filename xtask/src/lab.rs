@@ -14,7 +14,7 @@ use nix::unistd::{Uid, chown};
 use tempfile::TempDir;
 
 use crate::job::{Ended, Job, Outcome};
-use crate::{Subject, root};
+use crate::{Subject, root, target};
 
 /// Enough for anything that is not a server or a compiler.
 pub(crate) const SHORT: Duration = Duration::from_secs(60);
@@ -156,8 +156,7 @@ pub(crate) fn build_release() -> Result<PathBuf> {
     let status =
         cargo.args(["build", "--release", "--package", "pagewarden-cli"]).status().context("starting cargo")?;
     ensure!(status.success(), "pagewarden does not build");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/pagewarden"))
+    Ok(target().join("release/pagewarden"))
 }
 
 /// The cargo that runs this task, in the top folder.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::lab::{Lab, cargo};
 use crate::step::{Steps, Verdict};
-use crate::{Subject, bench, concurrency, job, packages, programs, root, tidy};
+use crate::{Subject, bench, concurrency, job, packages, programs, root, target, tidy};
 
 /// A target without std that rustup can install.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -19,6 +19,7 @@ const STEPS: &[(&str, Step)] = &[
     ("tidy", |_| tidy::run().map(|()| Verdict::Passed)),
     ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
+    ("examples that must not compile", |_| refused_examples()),
     ("threads in every order, or in many", |_| concurrency::interleavings()),
     ("threads under ThreadSanitizer", |_| concurrency::sanitizer()),
     ("core without default features", |_| core_alone()),
@@ -53,6 +54,15 @@ fn run_cargo(args: &[&str]) -> Result<Verdict> {
 fn core_alone() -> Result<Verdict> {
     check_no_std(&fs::read_to_string(root().join("crates/pagewarden/src/lib.rs"))?)?;
     run_cargo(&["build", "--package", "pagewarden", "--no-default-features"])
+}
+
+/// An example that must not compile names the error it is refused with, and rustdoc compares the two only if it may use
+/// what is not stable. Otherwise one that does not compile for want of a name would pass.
+fn refused_examples() -> Result<Verdict> {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--package", "pagewarden", "--doc", "--target-dir"]).arg(target().join("refused"));
+    job::pass(command.env("RUSTC_BOOTSTRAP", "1"))?;
+    Ok(Verdict::Passed)
 }
 
 /// On a host target std can always be linked, so the source has to say that it is not used.

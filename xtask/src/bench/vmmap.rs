@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::lab::cargo;
-use crate::{PassedOn, root};
+use crate::{PassedOn, target};
 
 /// Builds programs of the bench crate; where the one that measures is.
 pub(super) fn build(programs: &[&str]) -> Result<PathBuf> {
@@ -16,8 +16,7 @@ pub(super) fn build(programs: &[&str]) -> Result<PathBuf> {
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "the bench crate does not build");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/pagewarden-bench"))
+    Ok(target().join("release/pagewarden-bench"))
 }
 
 /// `cargo xtask bench vmmap`.
