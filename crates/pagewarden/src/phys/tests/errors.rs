@@ -299,6 +299,6 @@ fn what_the_platform_says_is_passed_on() {
     check(lab.manager.vmap(&frames(&[0]), Permission::Read, Claim::Reserve), BROKEN, Errno::Fault);
     lab.manager.provider().protect.fail_once(0);
     check(lab.manager.protect(run(0, 1), OtherAccess::None), BROKEN, Errno::Fault);
-    // Nobody can ask the manager for this.
+    // Provoked by tests whose allocator runs out.
     has_number(PhysError::OutOfMemory, Errno::NoMem);
 }
