@@ -43,8 +43,11 @@ pub trait PhysMem: Send + Sync {
 
 /// The unit that translates virtual addresses by page tables, and remembers translations until it is told to forget.
 pub trait Mmu: Send + Sync {
-    /// Makes every processor forget what it knows of `range` in the space whose root table is `root`: translations and
-    /// the tables above them. Returns when none of them knows it any more.
+    /// Makes every processor forget what it knows of `range` in the space whose root table is `root`: translations,
+    /// global ones too, and the tables above them. Returns when none of them knows it any more.
+    ///
+    /// A range in the upper half is forgotten in all spaces, whatever their roots: they may have these tables in common
+    /// ([`KernelSpace`](crate::pager::KernelSpace)), and `root` is that of the space whose tables they are.
     fn flush(&self, root: FrameNumber, range: PageRange);
 
     /// The same for the whole lower half of the space.

@@ -266,6 +266,25 @@ impl<M: PhysMem + Mmu + 'static> Process<M> {
         self.table.offer(handle, mode, rights)?.reserve(&to.table)?.commit()
     }
 
+    /// As [`Self::send`], and says so in the capability set of the other process under `name`.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`]; [`CapError::TableFull`] if the capability set is full. Nothing has moved then.
+    pub fn send_as(
+        &self,
+        handle: Handle,
+        (mode, rights): (TransferMode, Rights),
+        name: [u8; 8],
+        to: &Self,
+    ) -> Result<Handle, CapError> {
+        let transfer = self.table.offer(handle, mode, rights)?.reserve(&to.table)?;
+        let given = to.given.add(|| {
+            let interface = transfer.interface();
+            Ok(GivenCapability { handle: transfer.commit()?, interface, rights, name })
+        });
+        given.map(|given| given.handle)
+    }
+
     /// Recomputes what is derived, of its space and its table.
     ///
     /// # Panics

@@ -19,7 +19,7 @@
 use super::interface::{Binding, Capability};
 use super::slots::Entry;
 use super::table::{CapTable, Reservation};
-use super::{CapError, Handle, Rights};
+use super::{CapError, Handle, InterfaceId, Rights};
 use crate::addr::PageCount;
 
 /// What becomes of the sender's handle.
@@ -96,6 +96,11 @@ pub struct ReservedTransfer<'a> {
 }
 
 impl ReservedTransfer<'_> {
+    /// The interface of what the receiver is to have.
+    pub(super) fn interface(&self) -> InterfaceId {
+        self.transfer.capability.interface
+    }
+
     /// Makes the receiver's handle live; the sender's, if it is moved, is stale.
     ///
     /// # Errors

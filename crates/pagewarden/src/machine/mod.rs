@@ -395,8 +395,8 @@ impl PhysMem for Machine {
     }
 }
 
-/// A processor forgets what it knows of the range if it runs in the space, or has run there last; of other spaces' pages
-/// only the global ones that it has read from this one's tables.
+/// A processor forgets what it knows of the range if it runs in the space, or has run there last, or if the range lies in
+/// the upper half; of other spaces' pages in the lower half only the global ones that it has read from this one's tables.
 impl Mmu for Machine {
     fn flush(&self, root: FrameNumber, range: PageRange) {
         self.flushes.fetch_add(1, Ordering::Relaxed);

@@ -132,10 +132,14 @@ impl OtherWorld {
         space: PageRange,
         processor: usize,
     ) -> Result<PageTableWindows<Machine, OurProcessor>, PhysError> {
-        let user = OurProcessor { world: self.clone(), processor };
-        let windows = PageTableWindows::new(pager, account, space, user)?;
+        let windows = PageTableWindows::new(pager, account, space, self.processor(processor))?;
         self.machine.activate(processor, windows.root());
         Ok(windows)
+    }
+
+    /// A processor of ours, for windows in whatever tables it runs with.
+    pub fn processor(self: &Arc<Self>, processor: usize) -> OurProcessor {
+        OurProcessor { world: self.clone(), processor }
     }
 
     /// Has `agent` act from now on, in the place of whoever did.

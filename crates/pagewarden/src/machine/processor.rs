@@ -1,5 +1,6 @@
 //! One processor: what it remembers of page tables, and how it walks them when it does not.
 
+use super::LOWER_HALF_LAST;
 use super::cache::Cache;
 use super::fault::FaultCode;
 use super::ram::Ram;
@@ -82,7 +83,7 @@ impl Processor {
 
     /// Forgets the pages `first..=last` in the space of `root`.
     pub(super) fn forget(&mut self, root: FrameNumber, first: u64, last: u64) {
-        let is_here = self.root == Some(root);
+        let is_here = self.root == Some(root) || first > LOWER_HALF_LAST;
         self.pages.remove(first, last, |page| is_here || page.root == root);
         if is_here {
             self.tables.remove(first, last, |_| true);

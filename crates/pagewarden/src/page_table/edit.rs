@@ -68,7 +68,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     }
 
     fn prepare(&self, root: &mut Root, wanted: Wanted) -> Result<(), Errno> {
-        table::check(wanted.range)?;
+        table::check(root, wanted.range)?;
         let mut gather = Gather::new(*self, root);
         self.prepare_in(root, Table::root(root), wanted, &mut gather)
     }
@@ -154,7 +154,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     where
         C: FnMut(VirtAddr, Entry, Level) -> Entry,
     {
-        for part in table::parts(range) {
+        for part in table::parts(root, range) {
             self.edit_in(Table::root(root), part, &mut edit);
         }
     }
@@ -248,7 +248,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// # Panics
     /// If an edge of the range lies in a shared table or cuts a leaf.
     pub fn clear(&self, root: &mut Root, range: PageRange, gather: &mut Gather<'a, M, O>) {
-        for part in table::parts(range) {
+        for part in table::parts(root, range) {
             self.clear_in(Table::root(root), part, gather);
         }
     }
@@ -338,7 +338,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         gather: &mut Gather<'a, M, O>,
         each: &mut dyn FnMut(VirtAddr, Entry),
     ) {
-        for part in table::parts(range) {
+        for part in table::parts(root, range) {
             self.harvest_in(Table::root(root), part, Some(gather), each);
         }
     }

@@ -52,14 +52,15 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         debug_assert_eq!(self.used(to.frame), 0, "a child starts empty");
         let result = fork.copy(from, to);
         if result.is_err() {
-            self.abandon(to);
+            self.abandon(child);
         }
         result
     }
 
-    /// Releases everything in a root table that no processor has used.
-    fn abandon(&self, table: Table) {
-        for index in 0..Entry::PER_TABLE {
+    /// Releases everything that a space has whose root no processor has used.
+    fn abandon(&self, root: &Root) {
+        let table = Table::root(root);
+        for index in root.own() {
             let entry = self.read(table.place(index));
             if entry.is_empty() {
                 continue;

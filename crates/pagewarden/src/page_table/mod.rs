@@ -25,9 +25,16 @@
 //!   space at a time makes tables exclusive (a lock in [`Root`]); readers of a shared table look again whether the way
 //!   to it still stands before they believe what they read.
 //!
+//! # An upper half in common
+//!
+//! A kernel is seen by all spaces: the upper half of their roots may be that of one root ([`PageTable::root_below`]).
+//! Their entries are copies of its entries, which do not change any more; the tables below are that one's. Pages up there
+//! are no places of the others' spaces: through their roots nothing is found, changed, forked or released there.
+//!
 //! # Invariants
 //!
-//! * [`TableOwner::used_entries`] is the number of entries of a table that are not empty.
+//! * [`TableOwner::used_entries`] is the number of entries of a table that are not empty; of a root without an upper half
+//!   of its own, of those in the lower half.
 //! * No table above level 1 is empty but for the root. One of level 1 is empty only after a [`PageTable::slot`] that
 //!   nothing was put into, until its place is next edited or cleared.
 //! * A leaf or table is released only after the flush that makes processors forget the way to it ([`Gather`]).

@@ -31,8 +31,8 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         mut change: Option<&mut dyn FnMut(Entry) -> Entry>,
     ) -> Result<(), Errno> {
         let Move { from, to } = which;
-        table::check(from)?;
-        table::check(to)?;
+        table::check(root, from)?;
+        table::check(root, to)?;
         if from.pages() != to.pages() || from.intersects(to) {
             return Err(Errno::Inval);
         }

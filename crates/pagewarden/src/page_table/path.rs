@@ -29,7 +29,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// [`Errno::Inval`] if there is no place for such a page.
     #[inline]
     pub fn slot<'r>(&self, root: &'r Root, page: VirtAddr) -> Result<Slot<'r>, Errno> {
-        let page = table::page_of(page)?;
+        let page = table::page_of(root, page)?;
         let table = match self.leaf_table(root, page) {
             Some(table) => table,
             None => self.path(root, page, Level::One)?.frame,

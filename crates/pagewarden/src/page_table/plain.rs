@@ -18,7 +18,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// [`Errno::Exist`] if something is there, [`Errno::Inval`] if there is no such page, or what the owner says.
     #[inline]
     pub fn map(&self, root: &mut Root, page: VirtAddr, frame: FrameNumber, flags: EntryFlags) -> Result<(), Errno> {
-        let number = table::page_of(page)?;
+        let number = table::page_of(root, page)?;
         let entry = Entry::new(frame, flags - EntryFlags::HUGE);
         if entry.is_empty() {
             return Err(Errno::Inval);
@@ -51,7 +51,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
         flags: EntryFlags,
     ) -> Result<(), Errno> {
         let range = PageRange::from_pages(first.page_number(), frames.frames()).ok_or(Errno::Inval)?;
-        table::check(range)?;
+        table::check(root, range)?;
         if Entry::new(frames.first(), flags - EntryFlags::HUGE).is_empty() {
             return Err(Errno::Inval);
         }
@@ -129,7 +129,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// What the owner says if a shared table has to be copied or a 2 MiB leaf split.
     #[inline]
     pub fn unmap(&self, root: &mut Root, page: VirtAddr) -> Result<Option<Stale>, Errno> {
-        let number = table::page_of(page)?;
+        let number = table::page_of(root, page)?;
         let Some(table) = self.table_of_leaf(root, number)? else { return Ok(None) };
         let at = table::place_in(table, number);
         let entry = self.read(at);
@@ -152,7 +152,7 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     /// As [`unmap`](Self::unmap).
     #[inline]
     pub fn protect_page(&self, root: &mut Root, page: VirtAddr, flags: EntryFlags) -> Result<Option<Stale>, Errno> {
-        let number = table::page_of(page)?;
+        let number = table::page_of(root, page)?;
         let Some(table) = self.table_of_leaf(root, number)? else { return Ok(None) };
         let at = table::place_in(table, number);
         let entry = self.read(at);

@@ -62,7 +62,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     /// What is at `page`. Inlined, lest what it returns goes through memory.
     #[inline(always)]
     pub fn query(&self, root: &Root, page: VirtAddr) -> Mapped {
-        let Ok(page) = table::page_of(page) else { return Mapped::Nothing(Level::ROOT) };
+        let Ok(page) = table::page_of(root, page) else { return Mapped::Nothing(Level::ROOT) };
         // Tables that are exclusive stay while the space is locked.
         let Some(table) = self.leaf_table(root, page) else { return self.query_any(root, page) };
         let entry = self.read(table::place_in(table, page));
@@ -105,7 +105,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
         step: &mut impl FnMut(S, PageRange, Entry, Level) -> S,
     ) -> S {
         let fold = |state, part| self.fold_exclusive((root, Table::root(root)), part, state, step);
-        table::parts(range).fold(state, fold)
+        table::parts(root, range).fold(state, fold)
     }
 
     /// What `table` has of it, which is exclusive and so stays. Goes down no deeper than there are levels.

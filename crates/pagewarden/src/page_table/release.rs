@@ -19,12 +19,13 @@ struct Releasing {
 }
 
 impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
-    /// Releases everything in a space, and the root. No processor uses the space.
+    /// Releases everything in a space, and the root. No processor uses the space. An upper half that is another root's
+    /// stays: its entries are not among those that are counted as used, and come last.
     pub fn destroy(&self, root: Root) {
         let table = Table::root(&root);
         let mut gather = Gather::new(*self, &root);
         let mut left = self.used(table.frame);
-        for index in 0..Entry::PER_TABLE {
+        for index in root.own() {
             if left == 0 {
                 break;
             }

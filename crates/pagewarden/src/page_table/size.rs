@@ -15,7 +15,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     pub fn split(&self, root: &mut Root, page: VirtAddr) -> Result<(), Errno> {
         match self.query(root, page) {
             Mapped::Leaf { level, .. } if level > Level::One => {
-                self.path(root, table::page_of(page)?, Level::One).map(|_| ())
+                self.path(root, table::page_of(root, page)?, Level::One).map(|_| ())
             }
             _ => Ok(()),
         }
@@ -25,7 +25,7 @@ impl<M: PhysMem + Mmu, O: TableOwner> PageTable<'_, M, O> {
     /// follow each other from an aligned one on, and have the same flags but for accessed and dirty, which are merged.
     /// Whether that is so. Flushes by itself: two sizes for one address are never seen.
     pub fn promote(&self, root: &mut Root, page: VirtAddr) -> bool {
-        let Ok(page) = table::page_of(page) else { return false };
+        let Ok(page) = table::page_of(root, page) else { return false };
         let Some(above) = self.existing(root, page, Level::Two) else { return false };
         let index = above.index_of(page);
         let entry = self.read(above.place(index));

@@ -42,6 +42,8 @@ pub struct Root {
     pub(super) reshaping: Mutex<()>,
     /// Whether a table may have been shared, by a fork from or to this space.
     pub(super) family: Family,
+    /// The root whose upper half this one has, if it has none of its own.
+    upper: Option<FrameNumber>,
 }
 
 impl Root {
@@ -51,13 +53,24 @@ impl Root {
     /// What [`TableOwner::allocate_table`] says.
     #[inline]
     pub fn new(owner: &impl TableOwner) -> Result<Self, Errno> {
-        Ok(Self { frame: owner.allocate_table()?, reshaping: Mutex::new(()), family: Family::None })
+        Ok(Self { frame: owner.allocate_table()?, reshaping: Mutex::new(()), family: Family::None, upper: None })
     }
 
     /// The frame of the root table, which processors are given.
     #[inline]
     pub fn frame(&self) -> FrameNumber {
         self.frame
+    }
+
+    /// The root whose upper half this one has, if it has none of its own.
+    pub(super) fn upper(&self) -> Option<FrameNumber> {
+        self.upper
+    }
+
+    /// The entries of the root table that are this space's: in these lies all that it can be asked to change.
+    pub(super) fn own(&self) -> Range<u64> {
+        let halves = if self.upper.is_some() { 1 } else { 2 };
+        0..halves * Entry::PER_TABLE / 2
     }
 }
 
@@ -83,6 +96,21 @@ impl<'a, M: PhysMem + Mmu, O: TableOwner> PageTable<'a, M, O> {
     #[inline]
     pub fn new(memory: &'a M, owner: &'a O) -> Self {
         Self { memory, owner }
+    }
+
+    /// A root table with nothing in its lower half, whose upper half is that of `upper`: the tables below it are both
+    /// roots', and through the new one alone nothing there is seen, changed, counted or released. The entries of `upper`
+    /// stay as they are for as long as the new root is there.
+    ///
+    /// # Errors
+    /// What [`TableOwner::allocate_table`] says.
+    pub fn root_below(&self, upper: &Root) -> Result<Root, Errno> {
+        let root = Root { upper: Some(upper.frame), ..Root::new(self.owner)? };
+        for index in root.own().end..Entry::PER_TABLE {
+            let entry = self.read(place_in(upper.frame, index));
+            self.write(place_in(root.frame, index), entry.without(EntryFlags::ACCESSED));
+        }
+        Ok(root)
     }
 
     /// The entry at `at`.
@@ -265,22 +293,25 @@ pub(super) fn is_exclusive(entry: Entry) -> bool {
     entry.word() & (WANTED | EntryFlags::HUGE.bits()) == WANTED
 }
 
-/// The number of the page at `address`, if tables have a place for it.
+/// The number of the page at `address`, if the space has a place for it.
 #[inline]
-pub(super) fn page_of(address: VirtAddr) -> Result<u64, Errno> {
+pub(super) fn page_of(root: &Root, address: VirtAddr) -> Result<u64, Errno> {
     let page = address.page_number();
-    if page < HALF || (PAGES - HALF..PAGES - 1).contains(&page) { Ok(page) } else { Err(Errno::Inval) }
+    let is_upper = || root.upper.is_none() && (PAGES - HALF..PAGES - 1).contains(&page);
+    if page < HALF || is_upper() { Ok(page) } else { Err(Errno::Inval) }
 }
 
-/// Whether all of `range` lies in one half.
+/// Whether all of `range` lies in one half, of the space's own.
 #[inline]
-pub(super) fn check(range: PageRange) -> Result<(), Errno> {
-    if range.end_page() <= HALF || range.first_page() >= PAGES - HALF { Ok(()) } else { Err(Errno::Inval) }
+pub(super) fn check(root: &Root, range: PageRange) -> Result<(), Errno> {
+    let is_upper = || root.upper.is_none() && range.first_page() >= PAGES - HALF;
+    if range.end_page() <= HALF || is_upper() { Ok(()) } else { Err(Errno::Inval) }
 }
 
-/// The parts of `range` that tables have places for, lowest first.
+/// The parts of `range` that the space has places for, lowest first.
 #[inline]
-pub(super) fn parts(range: PageRange) -> impl Iterator<Item = PageRange> {
+pub(super) fn parts(root: &Root, range: PageRange) -> impl Iterator<Item = PageRange> + use<> {
     let half = |first, pages| PageRange::from_pages(first, PageCount::new(pages));
-    [half(0, HALF), half(PAGES - HALF, HALF - 1)].into_iter().flatten().filter_map(move |half| half.intersection(range))
+    let upper = if root.upper.is_none() { half(PAGES - HALF, HALF - 1) } else { None };
+    [half(0, HALF), upper].into_iter().flatten().filter_map(move |half| half.intersection(range))
 }

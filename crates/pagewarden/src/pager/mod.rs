@@ -35,13 +35,17 @@
 //! something below. Tables that show pages of objects never are: whoever takes a page of an object away changes the
 //! tables of others.
 //!
+//! The upper half of all spaces is one and the same, if there is a kernel ([`KernelSpace`]): its pages are in no map, and
+//! nothing that is said above holds for them.
+//!
 //! # Locks, in this order
 //!
 //! 1. the manager of a space ([`AddressSpace`]): for reading in a fault, for writing in a call;
 //! 2. the state of an object;
 //! 3. the tables of a space: for reading where entries are only added, for writing where any go; parent before child
 //!    in a fork, else nobody's with another's;
-//! 4. what is inside of [`Frames`], and the lists of files and spaces here.
+//! 4. the tables of the kernel space: for reading when a space is made, for writing when the kernel maps something;
+//! 5. what is inside of [`Frames`], and the lists of files and spaces here.
 //!
 //! Sources of files and [`Reclaim`] are called with none but the first.
 
@@ -49,6 +53,7 @@ mod advise;
 mod copy;
 mod fault;
 mod fork;
+mod kernel;
 mod leaf;
 mod provider;
 mod reclaim;
@@ -60,6 +65,7 @@ pub(crate) mod tests;
 
 pub use copy::CopyFault;
 pub use fault::Fault;
+pub use kernel::KernelSpace;
 pub use provider::SpacePager;
 pub use reclaim::Reclaim;
 pub use space::AddressSpace;
@@ -79,7 +85,7 @@ use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::memory::ObjectMemory;
 use crate::object::{Extent, MemoryObject, ObjectKind, ObjectPages, ObjectSource, Window};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Once, Ordering};
 
 /// All memory of a machine: its frames, and the objects and spaces that they are in.
 pub struct Pager<M: PhysMem + Mmu> {
@@ -92,6 +98,8 @@ pub struct Pager<M: PhysMem + Mmu> {
     files: Mutex<Vec<Weak<ObjectMemory<M>>>>,
     spaces: Mutex<Vec<Weak<SpaceTables<M>>>>,
     spaces_made: AtomicU64,
+    /// Whose upper half all spaces have. Not kept: it has this pager.
+    kernel: Once<Weak<SpaceTables<M>>>,
     reclaimer: Option<Arc<dyn Reclaim>>,
 }
 
@@ -132,6 +140,7 @@ impl<M: PhysMem + Mmu + 'static> Pager<M> {
             files: Mutex::new(Vec::new()),
             spaces: Mutex::new(Vec::new()),
             spaces_made: AtomicU64::new(0),
+            kernel: Once::new(),
             reclaimer,
         })
     }
@@ -349,6 +358,28 @@ impl<M: PhysMem + Mmu> Pager<M> {
     pub(crate) fn release(&self, frame: FrameNumber) {
         let released = self.frames.release(self.machine.processor(), frame);
         debug_assert!(released.is_ok(), "{frame}: {released:?}");
+    }
+
+    /// Has every space that is made from now on, also by a fork, show `kernel` in its upper half. A kernel does this
+    /// before it makes any: a space that was made before has an upper half of its own, in which there is nothing.
+    ///
+    /// # Errors
+    /// [`Errno::Inval`] for a kernel space of another pager; [`Errno::Busy`] if there is another already.
+    pub fn set_kernel(&self, kernel: &KernelSpace<M>) -> Result<(), Errno> {
+        let tables = kernel.tables();
+        if !core::ptr::eq(&**tables.pager(), self) {
+            return Err(Errno::Inval);
+        }
+        let set = self.kernel.call_once(|| Arc::downgrade(tables));
+        if core::ptr::eq(set.as_ptr(), &raw const **tables) { Ok(()) } else { Err(Errno::Busy) }
+    }
+
+    /// The tables whose upper half new spaces have, if there are such.
+    ///
+    /// # Errors
+    /// [`Errno::Srch`] if they are gone.
+    fn kernel(&self) -> Result<Option<Arc<SpaceTables<M>>>, Errno> {
+        self.kernel.get().map(|kernel| kernel.upgrade().ok_or(Errno::Srch)).transpose()
     }
 
     /// A number for a new space.

@@ -32,7 +32,8 @@ impl<M: PhysMem + Mmu + 'static> AddressSpace<M> {
     /// An empty space.
     ///
     /// # Errors
-    /// [`Errno::NoMem`] if there is no frame for the root table, or its account may not have one.
+    /// [`Errno::NoMem`] if there is no frame for the root table, or its account may not have one; [`Errno::Srch`] if the
+    /// pager was given a kernel space ([`Pager::set_kernel`]) that is gone.
     pub fn new(pager: &Arc<Pager<M>>, config: SpaceConfig) -> Result<Self, Errno> {
         let platform = pager.reclaiming(|| SpacePager::new(pager, &config.account))?;
         Ok(Self { manager: RwLock::new(PageManager::new(config, platform)) })

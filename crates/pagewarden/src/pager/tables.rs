@@ -1,7 +1,8 @@
 //! The tables of one space, and what their entries refer to.
 //!
 //! Owned here: the root, and the references that entries have on frames. Entries of a space that has ended are gone,
-//! and its views of objects with them; whoever still finds it in a list finds no root.
+//! and its views of objects with them; whoever still finds it in a list finds no root. Tables that only show frames
+//! ([`SpaceTables::uncounted`]) have no references on them: whoever maps a frame there keeps it.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -10,7 +11,7 @@ use super::Pager;
 use super::leaf::{self, is_dirty};
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::frame::{FrameError, FrameNumber, FrameUse, Owner};
+use crate::frame::{FrameError, FrameNumber, FrameRange, FrameUse, Owner};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::object::memory::{Copies, DIRTY};
@@ -19,6 +20,15 @@ use crate::page_table::{Entry, EntryFlags, Gather, Level, PageTable, Released, R
 use crate::prot::Prot;
 use crate::sync::{AtomicU32, Ordering, RwLock};
 use crate::vmmap::Vmmap;
+
+/// Whether entries keep the frames that they show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaves {
+    /// Each has a reference.
+    Counted,
+    /// Whoever maps a frame keeps it until it is unmapped.
+    Uncounted,
+}
 
 /// The tables of a space.
 pub(crate) struct SpaceTables<M: PhysMem + Mmu> {
@@ -30,6 +40,9 @@ pub(crate) struct SpaceTables<M: PhysMem + Mmu> {
     frame: FrameNumber,
     /// Gone when the space has ended.
     root: RwLock<Option<Root>>,
+    leaves: Leaves,
+    /// Whose upper half this has: there for as long as a root leads to it.
+    kernel: Option<Arc<Self>>,
     /// Not 0 once there were pages that may be dropped.
     droppable: AtomicU32,
 }
@@ -44,11 +57,31 @@ impl<M: PhysMem + Mmu> fmt::Debug for SpaceTables<M> {
 pub(crate) type SpaceGather<'a, M> = Gather<'a, M, SpaceTables<M>>;
 
 impl<M: PhysMem + Mmu> SpaceTables<M> {
-    /// Tables in which there is nothing, paid by `account`.
+    /// Tables of a process in which there is nothing, paid by `account`. If the pager has a kernel space, the upper half
+    /// is that one's.
+    ///
+    /// # Errors
+    /// No frame for the root, or a limit; [`Errno::Srch`] if the kernel space is gone.
+    pub(super) fn new(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
+        let kernel = pager.kernel()?;
+        Self::with(pager, account, Leaves::Counted, kernel)
+    }
+
+    /// Tables in which there is nothing, paid by `account`, whose entries keep no frames and whose halves are both their
+    /// own.
     ///
     /// # Errors
     /// No frame for the root, or a limit.
-    pub(crate) fn new(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
+    pub(crate) fn uncounted(pager: &Arc<Pager<M>>, account: &Account) -> Result<Self, Errno> {
+        Self::with(pager, account, Leaves::Uncounted, None)
+    }
+
+    fn with(
+        pager: &Arc<Pager<M>>,
+        account: &Account,
+        leaves: Leaves,
+        kernel: Option<Arc<Self>>,
+    ) -> Result<Self, Errno> {
         let owner = pager.frames().add_owner(account).map_err(|error| error.errno())?;
         let mut space = Self {
             pager: Arc::clone(pager),
@@ -56,9 +89,14 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
             owner,
             frame: pager.zero,
             root: RwLock::new(None),
+            leaves,
+            kernel,
             droppable: AtomicU32::new(0),
         };
-        let root = Root::new(&space)?;
+        let root = match &space.kernel {
+            Some(kernel) => kernel.with_root(|upper| space.tables().root_below(upper)).unwrap_or(Err(Errno::Srch))?,
+            None => Root::new(&space)?,
+        };
         space.frame = root.frame();
         *space.root.get_mut() = Some(root);
         Ok(space)
@@ -74,6 +112,12 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
 
     pub(super) const fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Whose upper half this has.
+    #[cfg(test)]
+    pub(super) const fn kernel(&self) -> Option<&Arc<Self>> {
+        self.kernel.as_ref()
     }
 
     /// What processors are given.
@@ -140,10 +184,35 @@ impl<M: PhysMem + Mmu> SpaceTables<M> {
         }
     }
 
+    /// Shows `frames` from `first` on: all of them, or none if it fails.
+    ///
+    /// # Errors
+    /// As [`PageTable::map_run`].
+    pub(crate) fn map(&self, first: VirtAddr, frames: FrameRange, flags: EntryFlags) -> Result<(), Errno> {
+        let mapped = self.with_root_mut(|root, _| self.tables().map_run(root, first, frames, flags));
+        mapped.unwrap_or(Err(Errno::Srch))
+    }
+
+    /// Shows nothing in `range` any more.
+    ///
+    /// # Errors
+    /// No frame for the table that an edge of the range needs where it cuts a large leaf; nothing has changed then.
+    pub(crate) fn unmap(&self, range: PageRange) -> Result<(), Errno> {
+        let cleared = self.with_root_mut(|root, gather| {
+            self.tables().make_clearable(root, range)?;
+            self.tables().clear(root, range, gather);
+            Ok(())
+        });
+        cleared.unwrap_or(Err(Errno::Srch))
+    }
+
     /// Whether frames that the entry shows are counted: neither guards nor the zero frame nor a device's are.
     fn is_counted(&self, entry: Entry) -> bool {
         let frame = entry.frame();
-        leaf::has_frame(entry) && frame != self.pager.zero && self.pager.frames().is_ours(frame)
+        self.leaves == Leaves::Counted
+            && leaf::has_frame(entry)
+            && frame != self.pager.zero
+            && self.pager.frames().is_ours(frame)
     }
 
     /// Whether the frame of a private page is this space's alone.

@@ -1,7 +1,8 @@
 //! Windows by our own page tables: what kernels have, and the software machine.
 //!
-//! Owned here: the tables of the window space. Outside: the frames that they are made of ([`Pager`]), and how bytes are
-//! copied ([`WindowAccess`]), by code that runs with these tables.
+//! Owned here: what the tables show in the window space; the tables themselves, unless they are a [`KernelSpace`]'s.
+//! Outside: the frames that they are made of ([`Pager`]), and how bytes are copied ([`WindowAccess`]), by code that runs
+//! with these tables.
 //!
 //! Lock order: the tables' lock, then what is inside of the pager's frames.
 
@@ -10,11 +11,12 @@ use core::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
+use crate::fallible::try_arc;
 use crate::frame::{FrameNumber, FrameRange};
 use crate::ledger::Account;
 use crate::mmu::{Mmu, PhysMem};
 use crate::page_table::EntryFlags;
-use crate::pager::{Pager, SpaceTables};
+use crate::pager::{KernelSpace, Pager, SpaceTables};
 use crate::phys::{CopyFault, EventCount, OtherAccess, Permission, PhysError, VmapProvider, WindowAccess, WordWidth};
 
 /// How code that runs with the tables of windows reaches them, and what only the platform knows of the other world.
@@ -40,9 +42,9 @@ pub trait WindowProcessor: WindowAccess {
     }
 }
 
-/// A window space in page tables of its own. Windows are never executable.
+/// A window space in page tables of its own, or in a kernel's. Windows are never executable.
 pub struct PageTableWindows<M: PhysMem + Mmu, A> {
-    tables: SpaceTables<M>,
+    tables: Arc<SpaceTables<M>>,
     space: PageRange,
     processor: A,
 }
@@ -54,17 +56,30 @@ impl<M: PhysMem + Mmu, A> fmt::Debug for PageTableWindows<M, A> {
 }
 
 impl<M: PhysMem + Mmu, A: WindowProcessor> PageTableWindows<M, A> {
-    /// An empty window space at `space`. `account` pays for its tables.
+    /// An empty window space at `space`, in tables of its own that `account` pays for.
     ///
     /// # Errors
     /// [`PhysError::OutOfTableFrames`] if there is no frame for the root, [`PhysError::OutOfMemory`].
     pub fn new(pager: &Arc<Pager<M>>, account: &Account, space: PageRange, processor: A) -> Result<Self, PhysError> {
-        let tables = SpaceTables::new(pager, account).map_err(|_| PhysError::OutOfTableFrames)?;
+        let tables = SpaceTables::uncounted(pager, account).map_err(|_| PhysError::OutOfTableFrames)?;
+        let tables = try_arc(tables).map_err(|_| PhysError::OutOfMemory)?;
         Ok(Self { tables, space, processor })
     }
 
+    /// An empty window space at `space` in the tables of a kernel, where every space sees the windows. Nobody else maps
+    /// anything there.
+    ///
+    /// # Errors
+    /// [`PhysError::Invalid`] if the kernel has no place for all of `space`.
+    pub fn within(kernel: &KernelSpace<M>, space: PageRange, processor: A) -> Result<Self, PhysError> {
+        if !kernel.has_place_for(space) {
+            return Err(PhysError::Invalid);
+        }
+        Ok(Self { tables: Arc::clone(kernel.tables()), space, processor })
+    }
+
     /// The root table, for the processors that are to see the windows.
-    pub const fn root(&self) -> FrameNumber {
+    pub fn root(&self) -> FrameNumber {
         self.tables.frame()
     }
 
@@ -98,9 +113,7 @@ impl<M: PhysMem + Mmu, A: WindowProcessor> VmapProvider for PageTableWindows<M, 
     fn map(&self, window: PageRange, frames: FrameRange, permission: Permission) -> Result<(), PhysError> {
         let mut flags = A::LEAF | EntryFlags::PRESENT | EntryFlags::NO_EXECUTE;
         flags.set(EntryFlags::WRITABLE, permission == Permission::ReadWrite);
-        let tables = self.tables.tables();
-        let mapped = self.tables.with_root_mut(|root, _| tables.map_run(root, window.start(), frames, flags));
-        mapped.unwrap_or(Err(Errno::NoMem)).map_err(|error| match error {
+        self.tables.map(window.start(), frames, flags).map_err(|error| match error {
             Errno::Exist => PhysError::AlreadyMapped,
             Errno::NoMem => PhysError::OutOfTableFrames,
             other => PhysError::Platform(other),
@@ -108,13 +121,7 @@ impl<M: PhysMem + Mmu, A: WindowProcessor> VmapProvider for PageTableWindows<M, 
     }
 
     fn unmap(&self, window: PageRange) -> Result<(), PhysError> {
-        let tables = self.tables.tables();
-        let cleared = self.tables.with_root_mut(|root, gather| {
-            tables.make_clearable(root, window)?;
-            tables.clear(root, window, gather);
-            Ok(())
-        });
-        cleared.unwrap_or(Ok(())).map_err(PhysError::Platform)
+        self.tables.unmap(window).map_err(PhysError::Platform)
     }
 
     fn set_other_access(&self, frames: FrameRange, access: OtherAccess) -> Result<(), PhysError> {

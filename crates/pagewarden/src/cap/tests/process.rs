@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::cap::{
-    CapError, FixedPlaces, FrameAllocatorCap, GivenCapability, Handle, Mapping, MemoryInfo, OWN_MEMORY, Process,
-    Rights, TransferMode,
+    CapError, FixedPlaces, FrameAllocatorCap, GivenCapability, Handle, InterfaceId, Mapping, MemoryInfo, OWN_MEMORY,
+    Process, Rights, TransferMode,
 };
 use crate::error::Errno;
 use crate::ledger::{Account, Limits, Resource};
@@ -403,6 +403,65 @@ fn two_processes_show_the_same_frames() {
     child.check_invariants();
     drop(child);
     scene.world.check_empty();
+}
+
+/// How many capabilities a process was told of, and what of the last.
+fn last_given(process: &Process<Machine>) -> (u64, Option<GivenCapability>) {
+    let mut bytes = [0; 4096];
+    process.given().page().read(0, &mut bytes).unwrap();
+    let (entries, _) = bytes.as_chunks::<{ GivenCapability::BYTES }>();
+    let count = u64::from_le_bytes(*entries[0].first_chunk().unwrap());
+    (count, GivenCapability::from_bytes(&entries[usize::try_from(count).unwrap()]))
+}
+
+#[test]
+fn who_is_sent_a_capability_by_name_is_told_of_it() {
+    let scene = Scene::new(64);
+    let ((sender, ours, frames), (receiver, theirs, _)) = (scene.process(), scene.process());
+    let object = sender.allocate(frames, PageCount::new(3), Placement::Scattered).unwrap();
+    for (mode, count) in [(TransferMode::Copy, 3), (TransferMode::Move, 4)] {
+        let handle = sender.send_as(object, (mode, KEPT), *b"buffer\0\0", &receiver).unwrap();
+        let given = GivenCapability { handle, interface: InterfaceId::MEMORY, rights: KEPT, name: *b"buffer\0\0" };
+        assert_eq!(last_given(&receiver), (count, Some(given)));
+        assert_eq!(receiver.info(handle).unwrap().rights, KEPT);
+    }
+    assert_eq!(sender.info(object), Err(CapError::BadHandle), "it has moved");
+    assert_eq!([&ours, &theirs].map(committed), [0, 6]);
+    let pool = receiver.send_as(last_given(&receiver).1.unwrap().handle, (TransferMode::Copy, KEPT), [0; 8], &sender);
+    assert_eq!(pool, Err(CapError::Rights), "without the right to pass it on");
+    assert_eq!(last_given(&sender).0, 2);
+    let pool = sender.send_as(frames, (TransferMode::Copy, Rights::TRANSFER), *b"pool\0\0\0\0", &receiver).unwrap();
+    assert_eq!(
+        last_given(&receiver).1.map(|given| (given.handle, given.interface)),
+        Some((pool, InterfaceId::FRAME_ALLOCATOR))
+    );
+    [&sender, &receiver].into_iter().for_each(|process| process.check_invariants());
+    drop((sender, receiver));
+    scene.world.check_empty();
+}
+
+#[test]
+fn nothing_is_sent_that_the_receiver_cannot_be_told_of() {
+    let scene = Scene::new(64);
+    let ((sender, ours, frames), (receiver, theirs, _)) = (scene.process(), scene.process());
+    let object = sender.allocate(frames, PageCount::new(3), Placement::Scattered).unwrap();
+    for _ in 2..GivenCapability::MOST {
+        sender.send_as(frames, (TransferMode::Copy, Rights::empty()), [1; 8], &receiver).unwrap();
+    }
+    let slots = || [&sender, &receiver].map(|process| process.table().len());
+    let before = (slots(), last_given(&receiver));
+    for mode in [TransferMode::Copy, TransferMode::Move] {
+        let sent = sender.send_as(object, (mode, KEPT), [2; 8], &receiver);
+        assert_eq!(sent, Err(CapError::TableFull));
+        assert_eq!((slots(), last_given(&receiver)), before);
+        assert_eq!([&ours, &theirs].map(committed), [3, 0]);
+        assert_eq!(sender.info(object).map(|info| info.pages), Ok(PageCount::new(3)), "not in transit");
+    }
+    let (closed, _, _) = scene.process();
+    closed.exit();
+    assert_eq!(sender.send_as(object, (TransferMode::Move, KEPT), [2; 8], &closed), Err(CapError::Closed));
+    assert_eq!((last_given(&closed).0, sender.info(object).is_ok()), (2, true));
+    [&sender, &receiver].into_iter().for_each(|process| process.check_invariants());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod races;
 mod random;
 mod spaces;
 mod threads;
+mod upper;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;

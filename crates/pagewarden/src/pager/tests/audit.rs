@@ -8,12 +8,21 @@ use crate::page_table::{EntryFlags, Mapped};
 use crate::pager::SpaceTables;
 use crate::prot::Prot;
 
+/// Whether it is something in the upper half.
+fn is_upper(known: &Known) -> bool {
+    known.start.as_u64() >= 0xffff_8000_0000_0000
+}
+
 impl World {
     /// What a processor remembers of one of `spaces` that its tables do not say, if there is such a thing. Of a space that
     /// is not among them nothing may be remembered.
     pub(super) fn stale(&self, spaces: &[&SpaceTables<Machine>]) -> Option<String> {
         let all = (0..self.machine.processors()).flat_map(|processor| self.machine.known(processor));
-        let mut all = all.map(|known| (known, spaces.iter().find(|space| space.frame() == known.root)));
+        // A global page of the kernel's may have been read in a space that has ended.
+        let is_of = |space: &SpaceTables<Machine>, known: &Known| {
+            space.frame() == known.root || space.kernel().is_some() && is_upper(known)
+        };
+        let mut all = all.map(|known| (known, spaces.iter().find(|space| is_of(space, &known))));
         all.find_map(|(known, space)| match space {
             Some(space) => stale_in(space, &known),
             None => Some(alloc::format!("{known:?} of a space that has ended")),
@@ -22,6 +31,8 @@ impl World {
 }
 
 fn stale_in(space: &SpaceTables<Machine>, known: &Known) -> Option<String> {
+    let kernel = space.kernel().filter(|_| is_upper(known));
+    let space = kernel.map_or(space, |kernel| &**kernel);
     let KnownKind::Page { rights, is_dirty, .. } = known.kind else {
         let is_free = space.pager().frames().references(known.frame) == 0;
         return is_free.then(|| alloc::format!("{known:?}, a table that is free"));

@@ -7,6 +7,7 @@ mod failing;
 mod files;
 mod flushes;
 mod held_random;
+mod kernel;
 mod random;
 mod snapshots;
 mod states;

@@ -1,5 +1,6 @@
 //! Random requests and accesses, beside a platform that is an array of pages; frames may run out at any of them.
 
+use alloc::sync::Arc;
 use std::vec::Vec;
 
 use proptest::prelude::*;
@@ -7,19 +8,23 @@ use proptest::prelude::*;
 use super::{BASE, World};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
+use crate::frame::{FrameNumber, FrameRange};
 use crate::ledger::Limits;
 use crate::linux::Request;
 use crate::machine::Machine;
 use crate::manager::tests::random::request;
 use crate::manager::{Access, PageManager, Signal};
 use crate::model::Platform;
+use crate::page_table::EntryFlags;
 use crate::pager::fault::Touch;
-use crate::pager::{Fault, SpacePager};
+use crate::pager::{Fault, KernelSpace, SpacePager};
 use crate::provider::{Maps, Op, PageManagementProvider};
 use crate::vmmap::Vmmap;
 
 /// Pages that requests name, and some more.
 const WINDOW: u64 = 32;
+/// Where the kernel has its pages.
+const KERNEL: u64 = 0xffff_8000_0000_0000;
 /// `MADV_FREE`, which keeps or drops: there is no saying what a page holds then.
 const FREE: i32 = 8;
 /// `MADV_COLLAPSE`, which nobody here knows how to do.
@@ -60,6 +65,8 @@ enum Step {
     Call(Request),
     Store(u64, u64),
     Load(u64),
+    /// A page of the kernel's comes or goes.
+    Kernel(usize),
     Fork,
     /// Goes on in another of the spaces.
     Switch(usize),
@@ -71,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => request().prop_filter_map("told apart by the model", told).prop_map(Step::Call),
         5 => (0..WINDOW, 1..u64::MAX).prop_map(|(page, word)| Step::Store(page, word)),
         2 => (0..WINDOW).prop_map(Step::Load),
+        1 => (0..4_usize).prop_map(Step::Kernel),
         1 => Just(Step::Fork),
         1 => (0..4_usize).prop_map(Step::Switch),
         1 => Just(Step::End),
@@ -102,6 +110,9 @@ struct Run {
     world: World,
     spaces: Vec<Space>,
     now: usize,
+    kernel: Arc<KernelSpace<Machine>>,
+    /// Which of its pages are mapped.
+    of_kernel: [bool; 4],
     /// Shared pages are told to one model alone, so that nothing is known of them after a fork.
     has_forked: bool,
     /// Both processors have their turns, so that each may remember what the other has caused to change.
@@ -111,9 +122,11 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let world = World::new(512);
+        let kernel = KernelSpace::new(&world.pager, world.ledger.root(), &[VirtAddr::new(KERNEL)]).unwrap();
+        world.pager.set_kernel(&kernel).unwrap();
         let pager = SpacePager::new(&world.pager, world.ledger.root()).unwrap();
         let spaces = Vec::from([PageManager::new(world.config(), Twins { pager, model: Platform::default() })]);
-        Self { world, spaces, now: 0, has_forked: false, turns: 0 }
+        Self { world, spaces, now: 0, kernel, of_kernel: [false; 4], has_forked: false, turns: 0 }
     }
 
     fn space(&mut self) -> &mut Space {
@@ -153,6 +166,7 @@ impl Run {
                 }
             }
             Step::Load(page) => self.compare(*page),
+            Step::Kernel(number) => self.change_kernel(*number),
             Step::Fork if self.spaces.len() < 4 => self.fork(),
             Step::Fork => {}
             Step::Switch(to) => self.now = to % self.spaces.len(),
@@ -163,6 +177,27 @@ impl Run {
                 self.now = 0;
             }
             Step::End => {}
+        }
+    }
+
+    /// Maps a page of the kernel's, or unmaps it; both processors see what they have, in whatever space they run.
+    fn change_kernel(&mut self, number: usize) {
+        let address = VirtAddr::new(KERNEL + number as u64 * PAGE_SIZE);
+        let page = PageRange::from_len(address, PAGE_SIZE).unwrap();
+        if self.of_kernel[number] {
+            self.kernel.unmap(page).unwrap();
+            self.of_kernel[number] = false;
+        } else {
+            let frame = FrameRange::new(FrameNumber::new(512 + number as u64).unwrap(), page.pages()).unwrap();
+            let flags = EntryFlags::PRESENT | EntryFlags::USER | EntryFlags::GLOBAL;
+            self.of_kernel[number] = self.kernel.map(address, frame, flags).is_ok();
+        }
+        for processor in 0..2 {
+            self.world.run(processor, self.spaces[self.now].provider().pager.tables().frame());
+            for (other, is_mapped) in self.of_kernel.iter().enumerate() {
+                let address = VirtAddr::new(KERNEL + other as u64 * PAGE_SIZE);
+                assert_eq!(self.world.machine.load(processor, address, &mut [0]).is_ok(), *is_mapped);
+            }
         }
     }
 
@@ -196,6 +231,7 @@ impl Run {
             space.provider().model.check(space.map());
             space.provider().pager.check_invariants(space.map());
         }
+        self.kernel.check_invariants();
         let frames = self.world.pager.frames();
         frames.check_invariants();
         let spaces: Vec<_> = self.spaces.iter().map(|space| &**space.provider().pager.tables()).collect();
@@ -213,6 +249,7 @@ impl Run {
         for space in self.spaces.drain(..) {
             space.provider().pager.leave(space.map());
         }
+        drop(self.kernel);
         self.world.check_empty();
     }
 }

@@ -7,6 +7,7 @@ mod adversary;
 mod copies;
 mod errors;
 mod exchange;
+mod kernel;
 mod order;
 mod protection;
 mod random;
