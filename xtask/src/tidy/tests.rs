@@ -56,6 +56,10 @@ fn unsafe_code() {
     assert!(check("crates/pagewarden-linux/src/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
     assert!(check("bench/src/pager/raw/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
     assert_eq!(check("bench/src/pager/a.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
+    assert!(check("kernel/src/trap/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
+    assert!(check("kernel/programs/src/bin/a.rs", "//! A.\nfn f() { unsafe { g() } }").is_empty());
+    assert_eq!(check("kernel/loader/src/a.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
+    assert_eq!(check("kernel/build.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
     assert_eq!(check("xtask/src/a.rs", "//! A.\nfn f() { unsafe { g() } }").len(), 1);
 }
 
