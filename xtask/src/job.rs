@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -20,6 +21,8 @@ use nix::unistd::Pid;
 /// How long processes may take to be gone after the command has ended or was killed.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
+/// How often to look for output that somebody reads while it comes.
+const GLANCE: Duration = Duration::from_millis(20);
 /// How long a command may take that nobody has set a limit for: several times the longest, on a slow machine.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -101,12 +104,34 @@ impl Job {
     }
 
     /// Waits for the command, at most until `limit` after its start, and cleans up behind it.
-    pub(crate) fn finish(mut self, limit: Duration) -> Result<Outcome> {
+    pub(crate) fn finish(self, limit: Duration) -> Result<Outcome> {
+        self.finish_glancing(limit, limit, |_| ())
+    }
+
+    /// [`Job::finish`] that also gives `show` what the command prints, while it prints it.
+    pub(crate) fn finish_showing(self, limit: Duration, mut show: impl FnMut(&[u8])) -> Result<Outcome> {
+        let mut shown = 0;
+        let mut piece = vec![0; 1 << 16];
+        self.finish_glancing(limit, GLANCE, |file| {
+            // The command writes to the same open file, whose place must not move.
+            while let Some(read) = file.read_at(&mut piece, shown).ok().filter(|read| *read > 0) {
+                shown += read as u64;
+                show(&piece[..read]);
+            }
+        })
+    }
+
+    fn finish_glancing(mut self, limit: Duration, every: Duration, mut glance: impl FnMut(&File)) -> Result<Outcome> {
         let end = self.end.take().context("already finished")?;
-        let (ended, at) = match end.recv_timeout(limit.saturating_sub(self.started.elapsed())) {
-            Ok(end) => (ended(end.status?), end.at),
-            Err(_) => (Ended::TimedOut, Instant::now()),
+        let (ended, at) = loop {
+            let left = limit.saturating_sub(self.started.elapsed());
+            match end.recv_timeout(left.min(every)) {
+                Ok(end) => break (ended(end.status?), end.at),
+                Err(_) if left.is_zero() => break (Ended::TimedOut, Instant::now()),
+                Err(_) => glance(&self.stdout),
+            }
         };
+        glance(&self.stdout);
         if ended == Ended::TimedOut {
             self.kill_and_wait(&end);
         }
@@ -280,6 +305,18 @@ mod tests {
     fn time_runs_out() {
         let (outcome, left) = run("echo begun; sleep 100", Duration::from_millis(300));
         assert_eq!((outcome.ended, &*outcome.stdout, left), (Ended::TimedOut, "begun\n", 0));
+    }
+
+    #[test]
+    fn output_is_shown_while_it_comes() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces = Vec::new();
+        let script = "echo one; printf half; sleep 1; echo; head -c 200000 /dev/zero; echo end";
+        let job = Job::start(Command::new("bash").args(["-c", script])).unwrap();
+        let outcome = job.finish_showing(Duration::from_secs(10), |piece| pieces.push(piece.to_vec())).unwrap();
+        assert_eq!(pieces[0], b"one\nhalf");
+        assert_eq!(pieces.concat(), outcome.stdout.as_bytes());
+        assert_eq!(outcome.stdout.len(), 9 + 200_000 + 4);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Tasks of the repository: `cargo xtask test`, `cargo xtask programs`, `cargo xtask bench`.
+//! Tasks of the repository: `cargo xtask test`, `cargo xtask programs`, `cargo xtask kernel`, `cargo xtask bench`.
 //!
 //! Owns what has to run besides the unit tests of the crates. Outside: how a crate tests itself.
 mod bench;
 mod concurrency;
 mod job;
+mod kernel;
 mod lab;
 mod packages;
 mod programs;
@@ -31,6 +32,8 @@ enum Task {
     Test,
     /// Run real programs natively and under pagewarden, and compare.
     Programs(ProgramsArgs),
+    /// Build the small kernel, boot it in QEMU and print what it says.
+    Kernel(kernel::KernelArgs),
     /// Check the rules that no compiler checks.
     Tidy,
     /// Small cases of threads in every order (loom), larger ones in many (shuttle).
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test => test::run(),
         Task::Programs(args) => programs::run(&args),
+        Task::Kernel(args) => kernel::run(&args),
         Task::Tidy => tidy::run(),
         Task::Interleavings => concurrency::run_interleavings(),
         Task::Sanitizer => concurrency::run_sanitizer(),

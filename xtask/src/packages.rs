@@ -27,17 +27,33 @@ const NEEDED: &[(&str, &str)] = &[
     ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),
     ("valgrind", "valgrind"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// The package that brings `program`, if the tests know one.
-pub(crate) fn package_of(program: &str) -> Option<&'static str> {
+fn package_of(program: &str) -> Option<&'static str> {
     NEEDED.iter().find(|(name, _)| *name == program).map(|(_, package)| *package)
 }
 
-/// Installs what is missing, after saying so.
+/// Why something that needs these cannot run here, if one of them is not there.
+pub(crate) fn absent(needs: &[&str]) -> Option<String> {
+    let need = needs.iter().find(|need| is_missing(need))?;
+    Some(match package_of(need) {
+        Some(package) => format!("{need} is not installed (Debian package {package})"),
+        None => format!("{need} is not installed"),
+    })
+}
+
+/// Installs what is missing for all tests, after saying so.
 pub(crate) fn install_missing() -> Result<Verdict> {
-    let mut wanted: Vec<&str> =
-        NEEDED.iter().filter(|(name, _)| is_missing(name)).map(|(_, package)| *package).collect();
+    let all: Vec<&str> = NEEDED.iter().map(|(name, _)| *name).collect();
+    install(&all)
+}
+
+/// Installs those of these that are missing, after saying so.
+pub(crate) fn install(needs: &[&str]) -> Result<Verdict> {
+    let missing_ones = || needs.iter().copied().filter(|name| is_missing(name));
+    let mut wanted: Vec<&str> = missing_ones().filter_map(package_of).collect();
     wanted.dedup();
     if wanted.is_empty() {
         return Ok(Verdict::Passed);
@@ -57,7 +73,7 @@ pub(crate) fn install_missing() -> Result<Verdict> {
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(&wanted);
     apt(prefix, &install, &by_hand)?;
-    let still: Vec<&str> = NEEDED.iter().filter(|(name, _)| is_missing(name)).map(|(name, _)| *name).collect();
+    let still: Vec<&str> = missing_ones().collect();
     ensure!(still.is_empty(), "installed, and still not there: {}", still.join(" "));
     Ok(Verdict::Passed)
 }
@@ -91,10 +107,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_program_of_a_case_has_a_package_or_comes_with_the_toolchain() {
-        for need in crate::programs::needs() {
+    fn every_program_that_is_needed_has_a_package_or_comes_with_the_toolchain() {
+        for need in crate::programs::needs().chain(crate::kernel::NEEDS.iter().copied()) {
             assert!(package_of(need).is_some() || ["cargo", "rustc"].contains(&need), "no package for {need}");
         }
+    }
+
+    #[test]
+    fn an_absent_program_has_a_reason() {
+        assert_eq!(absent(&["sh", "no-such-program"]).unwrap(), "no-such-program is not installed");
+        assert_eq!(absent(&["sh"]), None);
     }
 
     #[test]

@@ -6,10 +6,15 @@ use anyhow::{Result, bail, ensure};
 
 use crate::lab::{Lab, cargo};
 use crate::step::{Steps, Verdict};
-use crate::{Subject, bench, concurrency, job, packages, programs, root, target, tidy};
+use crate::{Subject, bench, concurrency, job, kernel, packages, programs, root, target, tidy};
 
 /// A target without std that rustup can install.
 const BARE_TARGET: &str = "x86_64-unknown-none";
+
+/// A workspace of its own.
+const KERNEL: &str = "kernel/Cargo.toml";
+/// Its packages that run on the host too.
+const KERNEL_TESTED: &[&str] = &["--package", "pagewarden-kernel-abi", "--package", "pagewarden-kernel-loader"];
 
 type Step = fn(&mut Steps) -> Result<Verdict>;
 
@@ -27,6 +32,10 @@ const STEPS: &[(&str, Step)] = &[
     ("fuzz targets", |_| run_cargo(&["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"])),
     ("documentation", |_| documentation()),
     ("instruction counts", |_| bench::instructions::check()),
+    ("kernel: format", |_| run_cargo(&["fmt", "--all", "--check", "--manifest-path", KERNEL])),
+    ("kernel: lints", |_| in_kernel(&["clippy", "--workspace", "--all-targets"], &["--", "-D", "warnings"])),
+    ("kernel: unit tests", |_| in_kernel(&["test"], KERNEL_TESTED)),
+    ("kernel in QEMU", |_| kernel::check()),
     ("real programs", real_programs),
 ];
 
@@ -48,6 +57,14 @@ pub(crate) fn run() -> Result<()> {
 
 fn run_cargo(args: &[&str]) -> Result<Verdict> {
     job::pass(cargo().args(args))?;
+    Ok(Verdict::Passed)
+}
+
+/// A task of cargo in the kernel's workspace, in the folder where the kernel is built.
+fn in_kernel(task: &[&str], rest: &[&str]) -> Result<Verdict> {
+    let mut command = cargo();
+    command.args(task).args(["--locked", "--manifest-path", KERNEL, "--target-dir"]).arg(kernel::target_folder());
+    job::pass(command.args(rest))?;
     Ok(Verdict::Passed)
 }
 

@@ -11,8 +11,8 @@ mod table;
 use anyhow::{Result, bail};
 
 use crate::ProgramsArgs;
-use crate::lab::{Lab, User, missing};
-use crate::packages::package_of;
+use crate::lab::{Lab, User};
+use crate::packages::absent;
 use crate::step::{Steps, Verdict};
 
 /// A case that only makes sense under pagewarden.
@@ -78,15 +78,6 @@ fn check_behaviour(lab: &Lab, case: &Behaviour) -> Result<Verdict> {
     (case.check)(lab).map(|()| Verdict::Passed)
 }
 
-/// Why a case cannot run here.
-fn absent(needs: &[&str]) -> Option<String> {
-    let program = missing(needs)?;
-    Some(match package_of(program) {
-        Some(package) => format!("{program} is not installed (Debian package {package})"),
-        None => format!("{program} is not installed"),
-    })
-}
-
 /// Every program that some case needs.
 #[cfg(test)]
 pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
@@ -108,11 +99,5 @@ mod tests {
         for file in files {
             assert!(crate::root().join("tests/programs").join(file).is_file(), "{file}");
         }
-    }
-
-    #[test]
-    fn an_absent_program_has_a_reason() {
-        assert_eq!(absent(&["sh", "no-such-program"]).unwrap(), "no-such-program is not installed");
-        assert_eq!(absent(&["sh"]), None);
     }
 }
