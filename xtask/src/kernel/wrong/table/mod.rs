@@ -1,6 +1,8 @@
 //! The wrong kernels, by the part of the transcript that notices them.
 mod faults;
 mod memory;
+mod other_world;
+mod programs;
 mod protection;
 mod sharing;
 
@@ -8,5 +10,7 @@ use super::Wrong;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Wrong> {
-    [protection::WRONG, faults::WRONG, memory::WRONG, sharing::WRONG].into_iter().flatten()
+    [protection::WRONG, programs::WRONG, faults::WRONG, memory::WRONG, sharing::WRONG, other_world::WRONG]
+        .into_iter()
+        .flatten()
 }
