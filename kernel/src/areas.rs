@@ -12,16 +12,17 @@
 //! All are global, and none is a user's. Nothing is writable and executable, by any of its addresses.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
-use pagewarden::frame::{FrameNumber, FrameRange, FrameUse, MemoryKind, MemoryMap, Owner};
+use pagewarden::frame::{FrameNumber, FrameRange, FrameUse, MemoryKind, MemoryMap};
 use pagewarden::page_table::EntryFlags;
 use pagewarden::pager::KernelSpace;
 use pagewarden::{Errno, PAGE_SIZE, PageCount, PageRange, PhysAddr, VirtAddr};
 
 use crate::boot::symbol;
 use crate::machine::Kernel;
-use crate::memory::{DEVICES, DIRECT_MAP, Hardware, IMAGE, MEMORY_END, STACKS, WINDOWS};
+use crate::memory::{DEVICES, DIRECT_MAP, Hardware, IMAGE, MEMORY_END, STACKS, WINDOWS, frames};
 use crate::{interrupt, stacks};
 
 /// A part of the kernel's half, for the log and for checks.
@@ -81,12 +82,6 @@ const READ: EntryFlags = EntryFlags::PRESENT.union(EntryFlags::GLOBAL).union(Ent
 const READ_WRITE: EntryFlags = READ.union(EntryFlags::WRITABLE);
 const READ_EXECUTE: EntryFlags = EntryFlags::PRESENT.union(EntryFlags::GLOBAL);
 
-fn run(first: u64, end: u64) -> Result<FrameRange, Errno> {
-    let first = FrameNumber::new(first / PAGE_SIZE).ok_or(Errno::Inval)?;
-    let pages = (end / PAGE_SIZE).checked_sub(first.get()).ok_or(Errno::Inval)?;
-    FrameRange::new(first, PageCount::new(pages)).ok_or(Errno::Inval)
-}
-
 /// The root slots that the kernel has.
 pub(crate) fn slots() -> [VirtAddr; 5] {
     [DIRECT_MAP, WINDOWS, STACKS, DEVICES, IMAGE].map(VirtAddr::new)
@@ -99,13 +94,13 @@ pub(crate) fn slots() -> [VirtAddr; 5] {
 pub(crate) fn map_kernel(space: &KernelSpace<Hardware>, map: &MemoryMap) -> Result<(), Errno> {
     let [text, constants, data, end] = image();
     for (start, end, flags) in [(text, constants, READ_EXECUTE), (constants, data, READ), (data, end, READ_WRITE)] {
-        space.map(VirtAddr::new(start), run(start - IMAGE, end - IMAGE)?, flags)?;
+        space.map(VirtAddr::new(start), frames(start - IMAGE, end - IMAGE).ok_or(Errno::Inval)?, flags)?;
     }
     let is_ours = |kind| matches!(kind, MemoryKind::Usable | MemoryKind::Metadata);
     let memory = map.ranges().filter(|(frames, kind)| is_ours(*kind) && frames.end() * PAGE_SIZE <= MEMORY_END);
-    for (frames, _) in memory {
-        let address = VirtAddr::new(DIRECT_MAP + frames.first().start().as_u64());
-        space.map(address, frames, READ_WRITE | EntryFlags::HUGE)?;
+    for (range, _) in memory {
+        let address = VirtAddr::new(DIRECT_MAP + range.first().start().as_u64());
+        space.map(address, range, READ_WRITE | EntryFlags::HUGE)?;
     }
     map_registers(space, interrupt::REGISTERS, interrupt::registers())
 }
@@ -121,22 +116,24 @@ pub(crate) fn map_registers(space: &KernelSpace<Hardware>, at: u64, registers: u
     space.map(VirtAddr::new(at), frames, READ_WRITE | not_cached)
 }
 
-/// Maps the stacks of processor `processor`, which `owner` pays for. They stay for good.
+/// Maps the stacks of processor `processor`. They stay for good.
 ///
 /// # Errors
 /// No frames.
-pub(crate) fn map_stacks(kernel: &Kernel, owner: &Owner, processor: usize) -> Result<(), Errno> {
+pub(crate) fn map_stacks(kernel: &Kernel, processor: usize) -> Result<(), Errno> {
+    let frames = kernel.pager.frames();
+    let owner = frames.add_owner(&kernel.account).map_err(|error| error.errno())?;
     for number in 0..stacks::EACH {
         let pages = stacks::pages(processor, number);
-        let frames = kernel.pager.frames().allocate_run(pages.pages(), PageCount::new(1), owner, FrameUse::Object);
-        kernel.space.map(pages.start(), frames.map_err(|error| error.errno())?, READ_WRITE)?;
+        let run = frames.allocate_run(pages.pages(), PageCount::new(1), &owner, FrameUse::Object);
+        kernel.space.map(pages.start(), run.map_err(|error| error.errno())?, READ_WRITE)?;
     }
     Ok(())
 }
 
 /// What the kernel's tables show now, neighbours that are alike as one.
-pub(crate) fn shown(space: &Arc<KernelSpace<Hardware>>) -> alloc::vec::Vec<Area> {
-    let mut areas = alloc::vec::Vec::<Area>::new();
+pub(crate) fn shown(space: &Arc<KernelSpace<Hardware>>) -> Vec<Area> {
+    let mut areas = Vec::<Area>::new();
     let upper = PageRange::new(VirtAddr::new(DIRECT_MAP), VirtAddr::new(!(PAGE_SIZE - 1)));
     let rights = EntryFlags::WRITABLE | EntryFlags::NO_EXECUTE | EntryFlags::USER | EntryFlags::GLOBAL;
     let Some(upper) = upper else { return areas };

@@ -5,10 +5,10 @@
 use core::arch::global_asm;
 use core::ptr;
 
-use pagewarden::frame::{FrameNumber, FrameRange, MemoryKind, MemoryMap};
-use pagewarden::{PAGE_SIZE, PageCount};
+use pagewarden::PAGE_SIZE;
+use pagewarden::frame::{MemoryKind, MemoryMap};
 
-use crate::memory::{DIRECT_MAP, MEMORY_END, at, size};
+use crate::memory::{DIRECT_MAP, MEMORY_END, at, frames, size};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
@@ -66,11 +66,6 @@ unsafe fn read<T: Copy>(address: u64) -> T {
     let place = at::<T>(DIRECT_MAP + address);
     // SAFETY: the caller's; the first tables show it in the direct map.
     unsafe { place.read_unaligned() }
-}
-
-fn frames(start: u64, end: u64) -> Option<FrameRange> {
-    let first = FrameNumber::new(start / PAGE_SIZE)?;
-    FrameRange::new(first, PageCount::new((end / PAGE_SIZE).checked_sub(first.get())?))
 }
 
 /// What memory there is. The image, low memory and what the firmware keeps are not usable.

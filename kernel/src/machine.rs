@@ -75,8 +75,7 @@ pub(crate) unsafe fn start(mut map: MemoryMap) -> &'static Kernel {
     areas::map_kernel(&space, &map).expect("frames for tables");
     pager.set_kernel(&space).expect("it is done once");
     let kernel = KERNEL.call_once(|| Kernel { pager, ledger, account, space, other_world });
-    let owner = kernel.pager.frames().add_owner(&kernel.account).expect("memory for a record");
-    areas::map_stacks(kernel, &owner, 0).expect("frames for stacks");
+    areas::map_stacks(kernel, 0).expect("frames for stacks");
     // SAFETY: they show the image, the heap and the direct map where the first ones do, and stay for good.
     unsafe { mmu::load_root(kernel.space.root()) };
     kernel

@@ -107,8 +107,7 @@ extern "sysv64" fn first_processor(_: u64) -> ! {
     interrupt::start();
     interrupts::enable();
     let kernel = machine::kernel();
-    let owner = kernel.pager.frames().add_owner(&kernel.account).expect("memory for a record");
-    let missing = others::start(kernel, &owner);
+    let missing = others::start(kernel);
     let memory = (kernel.pager.frames().total() * PAGE_SIZE) >> 20;
     log!("pagewarden kernel {}, {} processors, {memory} MiB", env!("CARGO_PKG_VERSION"), processor::all().len());
     if missing > 0 {

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linked_list_allocator::Heap;
 use pagewarden::frame::{FrameNumber, FrameRange};
 use pagewarden::mmu::PhysMem;
-use pagewarden::{Errno, PAGE_SIZE, PhysAddr};
+use pagewarden::{Errno, PAGE_SIZE, PageCount, PhysAddr};
 use spin::Mutex;
 
 /// Physical memory, as much of it as is usable.
@@ -36,6 +36,12 @@ pub(crate) const fn size(bytes: u64) -> usize {
 /// What is at an address.
 pub(crate) fn at<T>(address: u64) -> *mut T {
     ptr::with_exposed_provenance_mut(size(address))
+}
+
+/// The frames that lie between two physical addresses, if there are any; both are cut down to pages.
+pub(crate) fn frames(start: u64, end: u64) -> Option<FrameRange> {
+    let first = FrameNumber::new(start / PAGE_SIZE)?;
+    FrameRange::new(first, PageCount::new((end / PAGE_SIZE).checked_sub(first.get())?))
 }
 
 const PAGE: usize = size(PAGE_SIZE);

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use pagewarden::frame::Owner;
 use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts};
 
@@ -38,10 +37,10 @@ fn sleep(milliseconds: u64) {
 }
 
 /// Starts all others; how many did not answer.
-pub(crate) fn start(kernel: &Kernel, owner: &Owner) -> usize {
+pub(crate) fn start(kernel: &Kernel) -> usize {
     let wanted = count().clamp(1, processor::MOST);
     for index in 1..wanted {
-        areas::map_stacks(kernel, owner, index).expect("frames for stacks");
+        areas::map_stacks(kernel, index).expect("frames for stacks");
         STARTING.store(index, Ordering::SeqCst);
         interrupt::reset(index);
         sleep(1);

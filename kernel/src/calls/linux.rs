@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pagewarden::linux::{self, Files, OpenFile, Segment};
+use pagewarden::manager::Layout;
 use pagewarden::{Errno, VirtAddr};
 
 use crate::process::{Process, Thread};
@@ -40,7 +41,7 @@ const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const ARCH_SET_FS: u64 = 0x1002;
 const WNOHANG: u64 = 1;
 /// User addresses end here.
-const USER_END: u64 = 0x7fff_ffff_f000;
+const USER_END: u64 = Layout::X86_64.task_end.as_u64();
 /// Bytes of a write that are copied at a time.
 const PIECE: usize = 256;
 /// Bytes that one write takes at most, so that it does not take long.

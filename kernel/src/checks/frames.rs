@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use pagewarden::cap::CapError;
-use pagewarden::frame::{FrameNumber, FrameUse, Owner};
+use pagewarden::frame::{FrameNumber, FrameUse};
 use pagewarden::{Errno, Limits, Resource};
 
 use super::{Given, expect, finish, load};
@@ -20,10 +20,7 @@ use crate::transcript::{note, report};
 const ENOUGH: u64 = 1000;
 
 /// Frames that nobody else can have.
-struct Taken {
-    owner: Owner,
-    frames: Vec<FrameNumber>,
-}
+struct Taken(Vec<FrameNumber>);
 
 impl Taken {
     /// All that are free.
@@ -34,12 +31,12 @@ impl Taken {
         while let Ok(frame) = frames.allocate(0, &owner, FrameUse::Anonymous) {
             taken.push(frame);
         }
-        Self { owner, frames: taken }
+        Self(taken)
     }
 
     /// Gives one back.
     fn give_back(&mut self) {
-        if let Some(frame) = self.frames.pop() {
+        if let Some(frame) = self.0.pop() {
             kernel().pager.frames().release(0, frame).expect("a frame that was taken");
         }
     }
@@ -47,10 +44,9 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        while !self.frames.is_empty() {
+        while !self.0.is_empty() {
             self.give_back();
         }
-        let _ = &self.owner;
     }
 }
 
@@ -105,10 +101,7 @@ fn faulting() {
     for _ in 0..FREE {
         taken.give_back();
     }
-    let status = load(&Given::nothing("hog")).and_then(|hog| {
-        hog.start().map_err(|errno| alloc::format!("{errno}"))?;
-        finish(&hog)
-    });
+    let status = load(&Given::nothing("hog")).and_then(|hog| finish(&hog));
     report(
         format_args!("a process that faults when no frame is free is killed"),
         status.and_then(|status| expect(9, status)),
@@ -124,7 +117,6 @@ fn quota() {
     let before = kernel().books();
     let status = load(&Given { limits, ..Given::nothing("hog") }).and_then(|hog| {
         let account = hog.memory().map(|memory| memory.table().account().clone());
-        hog.start().map_err(|errno| alloc::format!("{errno}"))?;
         let status = finish(&hog)?;
         expect(Some(100), account.map(|account| account.peak(Resource::Frames)))?;
         Ok(status)

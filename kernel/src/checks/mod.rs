@@ -100,10 +100,7 @@ fn expect<T: PartialEq + fmt::Debug>(wanted: T, got: T) -> Result<(), String> {
 /// Runs a program to its end. That it exits with 0 is a check.
 fn run_program(given: &Given) {
     let name = given.name;
-    let status = load(given).and_then(|process| {
-        process.start().map_err(|errno| alloc::format!("it does not start: {errno}"))?;
-        finish(&process)
-    });
+    let status = load(given).and_then(|process| finish(&process));
     report(format_args!("{name} ends well"), status.and_then(|status| expect(0, status)));
 }
 
@@ -124,8 +121,9 @@ fn load(given: &Given) -> Result<Arc<Process>, String> {
     Ok(process)
 }
 
-/// Runs threads until the process is over; its status. One that takes too long is killed.
-fn finish(process: &Process) -> Result<u64, String> {
+/// Lets a process run, and threads, until it is over; its status. One that takes too long is killed.
+fn finish(process: &Arc<Process>) -> Result<u64, String> {
+    process.start().map_err(|errno| alloc::format!("it does not start: {errno}"))?;
     let end = processor::current().ticks() + PATIENCE;
     schedule::run_until(|| process.status().is_some() || processor::current().ticks() > end);
     if process.status().is_none() {

@@ -6,8 +6,8 @@ pub(super) const WRONG: &[Wrong] = &[
     Wrong {
         name: "the-direct-map-can-be-run",
         file: "kernel/src/areas.rs",
-        text: "space.map(address, frames, READ_WRITE | EntryFlags::HUGE)?;",
-        instead: "space.map(address, frames, READ_EXECUTE | EntryFlags::WRITABLE | EntryFlags::HUGE)?;",
+        text: "space.map(address, range, READ_WRITE | EntryFlags::HUGE)?;",
+        instead: "space.map(address, range, READ_EXECUTE | EntryFlags::WRITABLE | EntryFlags::HUGE)?;",
         fails: &[
             "no area of the kernel's map is writable and executable",
             "only the kernel's code can be run",
@@ -28,8 +28,8 @@ pub(super) const WRONG: &[Wrong] = &[
     Wrong {
         name: "stacks-can-be-run",
         file: "kernel/src/areas.rs",
-        text: "frames.map_err(|error| error.errno())?, READ_WRITE)?;",
-        instead: "frames.map_err(|error| error.errno())?, READ_EXECUTE | EntryFlags::WRITABLE)?;",
+        text: "run.map_err(|error| error.errno())?, READ_WRITE)?;",
+        instead: "run.map_err(|error| error.errno())?, READ_EXECUTE | EntryFlags::WRITABLE)?;",
         fails: &[
             "no area of the kernel's map is writable and executable",
             "only the kernel's code can be run",
