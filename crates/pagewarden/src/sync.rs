@@ -29,7 +29,7 @@ mod locks {
     pub(crate) type Mutex<T> = spin::mutex::Mutex<T, Relax>;
     pub(crate) type MutexGuard<'a, T> = spin::mutex::MutexGuard<'a, T, Relax>;
     pub(crate) type RwLock<T> = spin::rwlock::RwLock<T, Relax>;
-    pub(crate) type RwLockReadGuard<'a, T> = spin::rwlock::RwLockReadGuard<'a, T>;
+    pub(crate) type RwLockReadGuard<'a, T> = spin::rwlock::RwLockReadGuard<'a, T, Relax>;
     pub(crate) type RwLockWriteGuard<'a, T> = spin::rwlock::RwLockWriteGuard<'a, T, Relax>;
 }
 

@@ -21,7 +21,7 @@ use pagewarden::machine::MachineConfig;
 use pagewarden::manager::Access;
 use pagewarden::object::{FileId, ObjectSource};
 use pagewarden::pager::Fault;
-use pagewarden::{Limits, ObjectKind, PAGE_SIZE, VirtAddr};
+use pagewarden::{Limits, ObjectKind, PAGE_SIZE, PageRange, VirtAddr};
 use shuttle::thread;
 
 use world::{Space, World, map, page, private};
@@ -53,6 +53,18 @@ impl World {
                 Ok(()) => return Ok(byte[0]),
                 Err(fault) => space.fault(fault.address, Access::Read)?,
             }
+        }
+    }
+}
+
+/// Stores a byte on `processor`; a fault takes the first four pages with it.
+fn store_around(world: &World, processor: usize, space: &Space, address: u64, byte: u8) {
+    world.machine.activate(processor, space.root());
+    let window = PageRange::from_len(VirtAddr::new(page(0)), 4 * PAGE_SIZE).unwrap();
+    while let Err(fault) = world.machine.store(processor, VirtAddr::new(address), &[byte]) {
+        if space.fault_around(fault.address, Access::Write, window).is_err() {
+            // Somebody has unmapped it.
+            return;
         }
     }
 }
@@ -180,6 +192,79 @@ fn parent_and_child_store_at_once() {
             world.check_empty();
         },
         ORDERS,
+    );
+}
+
+#[test]
+fn windows_of_two_threads_over_the_same_pages() {
+    shuttle::check_random(
+        || {
+            let world = new_world(128);
+            let parent = world.space();
+            parent.call(&private(0, 4)).unwrap();
+            world.store(0, &parent, page(0), 1).unwrap();
+            assert_eq!(world.load(0, &parent, page(1)), Ok(0));
+            let child = Arc::new(world.fork(&parent));
+            let (their_world, theirs) = (world.clone(), child.clone());
+            let thread = thread::spawn(move || {
+                store_around(&their_world, 1, &theirs, page(2), 2);
+                store_around(&their_world, 1, &theirs, page(0) + 1, 3);
+            });
+            store_around(&world, 0, &child, page(1), 4);
+            store_around(&world, 0, &child, page(0) + 2, 5);
+            thread.join().unwrap();
+            let at = [page(0), page(0) + 1, page(0) + 2, page(1), page(2), page(3)];
+            assert_eq!(at.map(|address| world.load(0, &child, address).unwrap()), [1, 3, 5, 4, 2, 0]);
+            assert_eq!(at.map(|address| world.load(0, &parent, address).unwrap()), [1, 0, 0, 0, 0, 0]);
+            // A root and three tables each, a page of the parent's and four of the child's.
+            assert_eq!(world.free - world.pager.frames().available(), 13, "frames");
+            child.check_invariants();
+            drop((parent, child));
+            world.check_empty();
+        },
+        ORDERS,
+    );
+}
+
+#[test]
+fn windows_of_parent_and_child() {
+    shuttle::check_random(
+        || {
+            let world = new_world(128);
+            let parent = world.space();
+            parent.call(&private(0, 4)).unwrap();
+            (0..3).for_each(|number| world.store(0, &parent, page(number), 1).unwrap());
+            let child = Arc::new(world.fork(&parent));
+            let (their_world, theirs) = (world.clone(), child.clone());
+            let thread = thread::spawn(move || store_around(&their_world, 1, &theirs, page(0), 2));
+            store_around(&world, 0, &parent, page(1), 3);
+            thread.join().unwrap();
+            let shown = |space: &Space| [0, 1, 2, 3].map(|number| world.load(0, space, page(number)).unwrap());
+            assert_eq!((shown(&parent), shown(&child)), ([1, 3, 1, 0], [2, 1, 1, 0]));
+            [&parent, &child].iter().for_each(|space| space.check_invariants());
+            drop((parent, child));
+            world.check_empty();
+        },
+        ORDERS,
+    );
+}
+
+#[test]
+fn a_window_beside_an_unmap() {
+    beside(
+        |world, space| {
+            world.store(0, space, page(0), 9).unwrap();
+            assert_eq!(world.load(0, space, page(2)), Ok(0));
+        },
+        |world, space| store_around(world, 0, space, page(3), 1),
+        |_, space| {
+            space.call(&munmap(0, 2)).unwrap();
+            space.call(&private(0, 2)).unwrap();
+        },
+        |world, space| {
+            let shown = [0, 1, 2, 3].map(|number| world.load(0, space, page(number)).unwrap());
+            assert_eq!(shown, [0, 0, 0, 1], "what was unmapped is back");
+        },
     );
 }
 

@@ -66,15 +66,15 @@ impl<'a> Touch<'a> {
         Self { address, access, region: entry.region, range: entry.range }
     }
 
-    fn page(&self) -> VirtAddr {
+    pub(super) fn page(&self) -> VirtAddr {
         self.address.page_down()
     }
 
-    const fn is_store(&self) -> bool {
+    pub(super) const fn is_store(&self) -> bool {
         matches!(self.access, Access::Write)
     }
 
-    const fn sharing(&self) -> Sharing {
+    pub(super) const fn sharing(&self) -> Sharing {
         if self.region.is_shared() {
             Sharing::Shared
         } else if self.region.flags.contains(RegionFlags::DROPPABLE) {
@@ -88,7 +88,7 @@ impl<'a> Touch<'a> {
         leaf::readable(frame, self.region.prot, self.region.key, self.sharing())
     }
 
-    fn stored(&self, frame: FrameNumber) -> Entry {
+    pub(super) fn stored(&self, frame: FrameNumber) -> Entry {
         leaf::stored(frame, self.region.prot, self.region.key, self.sharing())
     }
 

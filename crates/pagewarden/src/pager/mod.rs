@@ -50,6 +50,7 @@
 //! Sources of files and [`Reclaim`] are called with none but the first.
 
 mod advise;
+mod around;
 mod copy;
 mod fault;
 mod fork;
@@ -341,6 +342,11 @@ impl<M: PhysMem + Mmu> Pager<M> {
     /// The frames.
     pub const fn frames(&self) -> &Frames {
         &self.frames
+    }
+
+    /// The frame of zeros that private memory shows where it was read and never stored to. Nobody ever stores to it.
+    pub const fn zero_frame(&self) -> FrameNumber {
+        self.zero
     }
 
     /// A frame with one reference. What it holds is what it held before.

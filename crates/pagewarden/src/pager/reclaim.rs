@@ -20,7 +20,7 @@ use crate::page_table::{Entry, Mapped};
 /// Frames that are asked for at once.
 const WANTED: u64 = 32;
 /// A shortage of frames, and not a limit of an account, as long as fewer are free.
-const FEW: u64 = 8;
+pub(super) const FEW: u64 = 8;
 /// Pages given up that are looked at under one hold of the lock of the tables.
 const BATCH: usize = 64;
 /// The pages that user code can have.

@@ -39,8 +39,17 @@ fn area(guest: usize) -> Area {
     Area { range: PageRange::from_pages(first, PageCount::new(PAGES)).unwrap(), allowed: RW }
 }
 
+/// Every other fault takes the pages around with it, those of other guests too.
 fn handler(space: &Space) -> impl FnMut(PageFault) -> Result<(), Fault> {
-    |fault| space.fault(fault.address, fault.access)
+    let mut faults = 0_u64;
+    move |fault| {
+        faults += 1;
+        let window = PageRange::from_pages(fault.address.page_number() & !15, PageCount::new(16)).unwrap();
+        match faults % 2 {
+            0 => space.fault(fault.address, fault.access),
+            _ => space.fault_around(fault.address, fault.access, window),
+        }
+    }
 }
 
 /// Runs a guest in `space` on the processor of its number.

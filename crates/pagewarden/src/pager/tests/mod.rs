@@ -1,6 +1,7 @@
 //! The pager on the software machine: real tables, processors that remember, and a ledger that must be empty at the end.
 
 mod advice;
+mod around;
 mod audit;
 mod basics;
 mod failing;

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::{BASE, World};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageCount, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::frame::{FrameNumber, FrameRange};
 use crate::ledger::Limits;
@@ -95,11 +95,15 @@ fn told(request: Request) -> Option<Request> {
 
 type Space = PageManager<Twins>;
 
-/// Handles a fault as [`AddressSpace`](super::AddressSpace) does.
-fn fault(space: &mut Space, address: VirtAddr, access: Access) -> Result<(), Fault> {
+/// Handles a fault as [`AddressSpace`](super::AddressSpace) does, with a window around it if there is one.
+fn fault(space: &mut Space, address: VirtAddr, access: Access, window: Option<PageRange>) -> Result<(), Fault> {
     space.fault(address, access)?;
     let entry = space.map().get(address).expect("a region where an access is allowed");
-    space.provider().pager.touch(&Touch::new(&entry, address, access))
+    let touch = Touch::new(&entry, address, access);
+    if let Some(window) = window {
+        space.provider().pager.tables().touch_around(&touch, window);
+    }
+    space.provider().pager.touch(&touch)
 }
 
 fn at(page: u64) -> VirtAddr {
@@ -138,6 +142,8 @@ impl Run {
         self.turns += 1;
         let processor = self.turns % 3 % 2;
         self.world.run(processor, self.spaces[self.now].provider().pager.tables().frame());
+        let length = PageCount::new(self.turns as u64 % 5 * 4);
+        let window = PageRange::from_pages(at(page & !(length.get().max(1) - 1)).page_number(), length);
         let space = self.space();
         for _ in 0..8 {
             let done = match access {
@@ -145,7 +151,7 @@ impl Run {
                 _ => machine.load(processor, at(page), bytes),
             };
             let Err(missed) = done else { return Ok(()) };
-            fault(space, missed.address, access)?;
+            fault(space, missed.address, access, window)?;
         }
         panic!("page {page} faults for ever");
     }
