@@ -22,5 +22,7 @@ pub mod traced;
 
 pub use arena::{Arena, ArenaOptions};
 pub use options::{OnExit, RunOptions, Verify};
-pub use report::{CallEvent, Exit, Observer, ProcessReport, RefusedCall, Report, RunError, RunOutcome, Usage};
+pub use report::{
+    CallEvent, CallTally, Exit, Observer, ProcessReport, RefusedCall, Report, RunError, RunOutcome, Usage,
+};
 pub use traced::run;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use pagewarden::manager::{Cause, Refusal};
+use pagewarden::{Account, PAGE_SIZE, Resource};
 use serde::Serialize;
 
 /// How a process ended.
@@ -26,6 +28,71 @@ pub struct Usage {
     pub locked_peak: u64,
     /// Most regions at once.
     pub regions_peak: u64,
+}
+
+impl Usage {
+    /// Of this account.
+    pub fn of(account: &Account) -> Self {
+        let bytes = |resource| account.peak(resource).saturating_mul(PAGE_SIZE);
+        Self {
+            reserved_peak: bytes(Resource::Virtual),
+            committed_peak: bytes(Resource::Committed),
+            locked_peak: bytes(Resource::Locked),
+            regions_peak: account.peak(Resource::Regions),
+        }
+    }
+
+    /// Of each peak the larger one.
+    #[must_use]
+    pub fn larger(self, other: Self) -> Self {
+        Self {
+            reserved_peak: self.reserved_peak.max(other.reserved_peak),
+            committed_peak: self.committed_peak.max(other.committed_peak),
+            locked_peak: self.locked_peak.max(other.locked_peak),
+            regions_peak: self.regions_peak.max(other.regions_peak),
+        }
+    }
+}
+
+/// Counts the calls of a process, for its report.
+#[derive(Clone, Debug, Default)]
+pub struct CallTally {
+    calls: BTreeMap<&'static str, u64>,
+    /// Few kinds happen, so a list will do.
+    refused: Vec<(&'static str, Refusal, u64)>,
+}
+
+impl CallTally {
+    /// Counts a call and its refusal, if it was one.
+    pub fn count(&mut self, call: &'static str, refusal: Option<Refusal>) {
+        *self.calls.entry(call).or_default() += 1;
+        let Some(refusal) = refusal else { return };
+        match self.refused.iter_mut().find(|(name, known, _)| *name == call && *known == refusal) {
+            Some((_, _, count)) => *count += 1,
+            None => self.refused.push((call, refusal, 1)),
+        }
+    }
+
+    /// How many calls were refused for this cause.
+    pub fn refused_for(&self, cause: Cause) -> u64 {
+        self.refused.iter().filter(|(_, refusal, _)| refusal.cause == cause).map(|(_, _, count)| count).sum()
+    }
+
+    /// Calls by name, as [`ProcessReport::calls`] has them.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.calls.iter().map(|(call, count)| ((*call).to_owned(), *count)).collect()
+    }
+
+    /// Refusals, as [`ProcessReport::refused`] has them.
+    pub fn refused(&self) -> Vec<RefusedCall> {
+        let refused = self.refused.iter().map(|(call, refusal, count)| RefusedCall {
+            call: (*call).to_owned(),
+            errno: refusal.errno.to_string(),
+            reason: refusal.cause.to_string(),
+            count: *count,
+        });
+        refused.collect()
+    }
 }
 
 /// Calls of one kind that were refused for one reason.

@@ -75,9 +75,22 @@ impl Decided {
     }
 
     fn name(&self) -> (&'static str, usize) {
-        let known = NAMES.iter().find(|(number, ..)| number.cast_unsigned() == self.number);
-        known.map_or(("?", 0), |(_, name, args)| (name, *args))
+        name(self.number)
     }
+}
+
+/// What [`call_name`] says of a call that has nothing to do with memory.
+pub const UNKNOWN_CALL: &str = "?";
+
+/// The name of a memory call, and how many arguments it uses.
+fn name(number: u64) -> (&'static str, usize) {
+    let known = NAMES.iter().find(|(known, ..)| known.cast_unsigned() == number);
+    known.map_or((UNKNOWN_CALL, 0), |(_, name, args)| (name, *args))
+}
+
+/// The name that reports have for the memory call `number`; [`UNKNOWN_CALL`] if it is none.
+pub fn call_name(number: u64) -> &'static str {
+    name(number).0
 }
 
 impl Tracer<'_> {

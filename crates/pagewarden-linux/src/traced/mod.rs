@@ -66,6 +66,8 @@ use std::os::fd::AsFd;
 
 use pagewarden::manager::WxPolicy;
 
+pub use calls::{UNKNOWN_CALL, call_name};
+
 use crate::options::RunOptions;
 use crate::report::{Observer, RunError, RunOutcome};
 use filter::FilterOptions;

@@ -5,15 +5,15 @@
 //! table as long as the thread is.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
+use pagewarden::PageManager;
 use pagewarden::manager::{Cause, Refusal};
-use pagewarden::{Account, PAGE_SIZE, PageManager, Resource};
 
 use super::provider::TracedProvider;
 use super::ptrace::Tid;
-use crate::report::{Exit, ProcessReport, RefusedCall, Usage};
+use crate::report::{CallTally, Exit, ProcessReport, Usage};
 
 /// One address space.
 #[derive(Debug)]
@@ -64,48 +64,34 @@ pub(super) struct Process {
     /// Its space, for the report; the charges live as long as any user of the space.
     pub(super) space: Option<SharedSpace>,
     usage: Usage,
-    calls: BTreeMap<&'static str, u64>,
-    /// Few kinds happen, so a list will do.
-    refused: Vec<(&'static str, Refusal, u64)>,
+    calls: CallTally,
 }
 
 impl Process {
     fn new(order: u64, parent: Tid, program: String, space: Option<SharedSpace>) -> Self {
-        let (usage, calls, refused) = (Usage::default(), BTreeMap::new(), Vec::new());
-        Self { order, parent, program, space, usage, calls, refused }
+        Self { order, parent, program, space, usage: Usage::default(), calls: CallTally::default() }
     }
 
     /// Counts a call and its refusal, if it was one.
     pub(super) fn count(&mut self, call: &'static str, refusal: Option<Refusal>) {
-        *self.calls.entry(call).or_default() += 1;
-        let Some(refusal) = refusal else { return };
-        match self.refused.iter_mut().find(|(name, known, _)| *name == call && *known == refusal) {
-            Some((_, _, count)) => *count += 1,
-            None => self.refused.push((call, refusal, 1)),
-        }
+        self.calls.count(call, refusal);
     }
 
     /// Gives the process another space, keeping the peaks of the old one.
     pub(super) fn replace_space(&mut self, space: Option<SharedSpace>) {
         if let Some(old) = std::mem::replace(&mut self.space, space) {
-            self.usage = larger(self.usage, usage_of(old.borrow().manager.account()));
+            self.usage = self.usage.larger(Usage::of(old.borrow().manager.account()));
         }
     }
 
     /// How many calls were refused because memory may not be writable and executable.
     pub(super) fn wx_refusals(&self) -> u64 {
-        self.refused.iter().filter(|(_, refusal, _)| refusal.cause == Cause::WxPolicy).map(|(_, _, count)| count).sum()
+        self.calls.refused_for(Cause::WxPolicy)
     }
 
     /// The sums at its end.
     pub(super) fn report(mut self, pid: Tid, exit: Option<Exit>, resident_peak_kib: u64) -> ProcessReport {
         self.replace_space(None);
-        let refused = self.refused.iter().map(|(call, refusal, count)| RefusedCall {
-            call: (*call).to_owned(),
-            errno: refusal.errno.to_string(),
-            reason: refusal.cause.to_string(),
-            count: *count,
-        });
         ProcessReport {
             pid,
             parent: self.parent,
@@ -113,30 +99,10 @@ impl Process {
             exit,
             usage: self.usage,
             resident_peak: resident_peak_kib.saturating_mul(1024),
-            calls: self.calls.iter().map(|(call, count)| ((*call).to_owned(), *count)).collect(),
-            refused: refused.collect(),
+            calls: self.calls.calls(),
+            refused: self.calls.refused(),
             map_at_exit: None,
         }
-    }
-}
-
-/// Peaks of an account, in bytes.
-pub(super) fn usage_of(account: &Account) -> Usage {
-    let bytes = |resource| account.peak(resource).saturating_mul(PAGE_SIZE);
-    Usage {
-        reserved_peak: bytes(Resource::Virtual),
-        committed_peak: bytes(Resource::Committed),
-        locked_peak: bytes(Resource::Locked),
-        regions_peak: account.peak(Resource::Regions),
-    }
-}
-
-fn larger(a: Usage, b: Usage) -> Usage {
-    Usage {
-        reserved_peak: a.reserved_peak.max(b.reserved_peak),
-        committed_peak: a.committed_peak.max(b.committed_peak),
-        locked_peak: a.locked_peak.max(b.locked_peak),
-        regions_peak: a.regions_peak.max(b.regions_peak),
     }
 }
 

@@ -11,7 +11,7 @@ use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
 
 use super::files::FileTable;
 use super::import::{self, ImportError};
-use super::process::{ExitAction, SharedSpace, Space, Task, Tree, usage_of};
+use super::process::{ExitAction, SharedSpace, Space, Task, Tree};
 use super::ptrace::{self, Stop, Tid, Until};
 use super::segments::Segments;
 use super::signals;
@@ -19,7 +19,7 @@ use super::spawn::{self, Spawned};
 use super::wait::{Event, Events};
 use crate::options::{OnExit, RunOptions};
 use crate::overcommit;
-use crate::report::{Exit, Observer, ProcessReport, Report, RunError, RunOutcome};
+use crate::report::{Exit, Observer, ProcessReport, Report, RunError, RunOutcome, Usage};
 
 /// The code segment of 32-bit programs (`__USER32_CS`).
 const CODE_SEGMENT_32: u64 = 0x23;
@@ -96,7 +96,7 @@ impl<'a> Tracer<'a> {
         let exit = self.exit.ok_or_else(lost)?;
         self.reports.sort_by_key(|(order, _)| *order);
         let report = Report {
-            usage: usage_of(self.ledger.root()),
+            usage: Usage::of(self.ledger.root()),
             commit_limit: self.options.commit_limit,
             processes: self.reports.into_iter().map(|(_, report)| report).collect(),
             processes_peak: self.tree.processes_peak,
