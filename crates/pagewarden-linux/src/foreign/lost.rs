@@ -86,7 +86,7 @@ impl Drop for LostPages {
 
 /// Puts a page of zeroes in the place of the one at `address`, if that is in a window space. Says whether it has. For
 /// signal handlers.
-pub(super) fn replace(address: usize) -> bool {
+pub(crate) fn replace(address: usize) -> bool {
     let page = address as u64 / PAGE_SIZE;
     let mut next = Some(&PLACES);
     while let Some(place) = next {

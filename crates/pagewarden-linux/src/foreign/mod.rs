@@ -43,10 +43,9 @@
 //! None. Which windows are in use is the manager's business.
 
 mod events;
-mod faults;
 #[cfg(test)]
 mod injected;
-mod lost;
+pub(crate) mod lost;
 mod regions;
 mod space;
 
@@ -123,7 +122,7 @@ impl ForeignMemory {
         if pages == PageCount::ZERO || pages.bytes() > Self::MOST_WINDOW_BYTES {
             return Err(ForeignError::Size);
         }
-        faults::install().map_err(ForeignError::Host)?;
+        crate::faults::install().map_err(ForeignError::Host)?;
         let space = WindowSpace::new(pages).map_err(ForeignError::Host)?;
         Ok(Self { regions, space })
     }

@@ -9,7 +9,9 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use pagewarden::frame::{FrameNumber, FrameRange};
 use pagewarden::phys::Permission;
-use pagewarden::{Errno, PAGE_SIZE, PageCount};
+use pagewarden::{PAGE_SIZE, PageCount};
+
+use crate::faults::errno_of;
 
 use super::ForeignError;
 
@@ -115,9 +117,4 @@ impl ForeignRegion {
         }
         Ok(())
     }
-}
-
-/// The same number as ours.
-pub(super) fn errno_of(errno: nix::Error) -> Errno {
-    u16::try_from(errno as i32).map_or(Errno::Io, Errno::from_raw)
 }

@@ -14,7 +14,8 @@ use pagewarden::phys::{CopyFault, Permission};
 use pagewarden::{Errno, PageCount, PageRange, VirtAddr};
 
 use super::lost::LostPages;
-use super::regions::{Run, errno_of};
+use super::regions::Run;
+use crate::faults::errno_of;
 
 /// Where spaces go: far below what the host places by itself, and above what programs are linked to.
 const FIRST_PLACE: u64 = 0x1000_0000_0000;

@@ -1,6 +1,8 @@
-//! SIGSEGV and SIGBUS: a fault of one of our copies goes on at its landing, everything else is whose it was before.
+//! SIGSEGV and SIGBUS: a fault in a view is resolved, one of our copies goes on at its landing, everything else is whose it
+//! was before.
 //!
-//! Owns what was installed before. The handler takes no lock, allocates nothing and leaves `errno` as it was. It runs on
+//! Owns what was installed before. But for faults in views the handler takes no lock
+//! and allocates nothing; it leaves `errno` as it was. It runs on
 //! the alternative stack where a thread has one, as that of std does, which tells stacks that overflow.
 //!
 //! Differs from Linux: a handler that was installed without `SA_ONSTACK` runs on the alternative stack as well, and a
@@ -14,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libc::{sigaction, siginfo_t, ucontext_t};
 use pagewarden::Errno;
 
-use super::lost;
-use super::regions::errno_of;
+use crate::foreign::lost;
+use crate::host_machine::{Resolution, resolve};
 
 /// The handler with all that the host tells.
 type Informed = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
@@ -24,6 +26,11 @@ type Plain = extern "C" fn(c_int);
 
 /// Its place among the registers.
 const INSTRUCTION_POINTER: usize = libc::REG_RIP.unsigned_abs() as usize;
+
+/// An errno of the host's as ours.
+pub(crate) fn errno_of(errno: nix::Error) -> Errno {
+    u16::try_from(errno as i32).map_or(Errno::Io, Errno::from_raw)
+}
 
 /// What was installed before, for one signal.
 struct Previous {
@@ -46,7 +53,7 @@ static PREVIOUS: OnceLock<[Previous; 2]> = OnceLock::new();
 static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
 
 /// Installs the handlers, once in the life of the process.
-pub(super) fn install() -> Result<(), Errno> {
+pub(crate) fn install() -> Result<(), Errno> {
     *INSTALLED.get_or_init(|| {
         let previous = [Previous::of(libc::SIGSEGV)?, Previous::of(libc::SIGBUS)?];
         // The handler must find it.
@@ -134,13 +141,19 @@ impl Previous {
 
 /// The handler of both signals.
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    keeping_errno(|| handle(signal, info, context));
+}
+
+/// Leaves `errno` as it was, for code that a signal has interrupted.
+pub(crate) fn keeping_errno<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the calling thread's own.
-    let errno_place = unsafe { libc::__errno_location() };
+    let place = unsafe { libc::__errno_location() };
     // SAFETY: as above.
-    let errno = unsafe { errno_place.read() };
-    handle(signal, info, context);
+    let errno = unsafe { place.read() };
+    let done = work();
     // SAFETY: as above.
-    unsafe { errno_place.write(errno) };
+    unsafe { place.write(errno) };
+    done
 }
 
 fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -149,8 +162,13 @@ fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // Numbers that are not positive are the senders'. An advance notice of broken memory is about no instruction.
     let is_notice = signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO;
     let cause = if code > 0 && !is_notice { Cause::Instruction } else { Cause::Sender };
-    if cause == Cause::Instruction && (land(context) || (signal == libc::SIGBUS && replace_page(code, info))) {
-        return;
+    if cause == Cause::Instruction {
+        // SAFETY: both are the host's. Nobody but guests and our own copies uses the addresses of views.
+        let resolution = unsafe { resolve(info, context) };
+        let is_done = || land(context) || (signal == libc::SIGBUS && replace_page(code, info));
+        if resolution == Resolution::Again || is_done() {
+            return;
+        }
     }
     let previous = PREVIOUS.get().and_then(|all| all.iter().find(|previous| previous.signal == signal));
     if let Some(previous) = previous {
