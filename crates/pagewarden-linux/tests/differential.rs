@@ -21,6 +21,8 @@ const STEPS: usize = 40;
 const DEFAULT_CALLS: u64 = 100_000;
 /// The machine, and the host in a process that is like one of its own.
 const MACHINE: [Side; 2] = [Side::BesideMachine, Side::Machine];
+/// The host as a machine, and the host in a process that has as little room.
+const HOST_MACHINE: [Side; 2] = [Side::BesideHostMachine, Side::HostMachine];
 
 fn runner() -> (tempfile::TempDir, Runner) {
     let directory = tempfile::tempdir().unwrap();
@@ -79,6 +81,18 @@ fn the_host_beside_the_machine_answers_the_same_twice() {
 fn the_machine_answers_like_the_host() {
     let (_directory, runner) = runner();
     agree(DEFAULT_CALLS, World::Enclosed, &|programs| runner.differences(MACHINE, programs));
+}
+
+#[test]
+fn the_host_in_32_bits_answers_the_same_twice() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS / 10, World::Narrow, &|programs| runner.differences([HOST_MACHINE[0]; 2], programs));
+}
+
+#[test]
+fn the_host_machine_answers_like_the_host() {
+    let (_directory, runner) = runner();
+    agree(DEFAULT_CALLS, World::Narrow, &|programs| runner.differences(HOST_MACHINE, programs));
 }
 
 /// Programs on which pagewarden once differed, shrunk.
@@ -173,13 +187,15 @@ mmap w+0x7000 0x5000 0x1 0x28 none 0x0
 mlockall 0x5
 mincore w+0xa000 0x1000
 end
+mmap 0x0 0x1000 0x0 0x80 zero 0x0
+end
 ";
 
 #[test]
 fn what_once_differed_is_the_same_now() {
     let (_directory, runner) = runner();
     let programs = parse_programs(ONCE_DIFFERED).unwrap();
-    for sides in [[Side::Native, Side::Traced], [Side::Enclosed, Side::Arena], MACHINE] {
+    for sides in [[Side::Native, Side::Traced], [Side::Enclosed, Side::Arena], MACHINE, HOST_MACHINE] {
         let differences = runner.differences(sides, &programs).unwrap();
         assert!(differences.is_empty(), "{sides:?}: {}", differences[0].1);
     }

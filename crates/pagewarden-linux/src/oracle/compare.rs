@@ -26,6 +26,14 @@ pub const IN_ARENA: &str = "--in-arena";
 pub const BESIDE_MACHINE: &str = "--beside-machine";
 /// Makes the guest program run its programs on the software machine.
 pub const ON_MACHINE: &str = "--on-machine";
+/// The same as [`BESIDE_MACHINE`], for a comparison with the host as a machine, in what 32 bits can name.
+pub const BESIDE_HOST_MACHINE: &str = "--beside-host-machine";
+/// Makes the guest program run its programs on the host as a machine.
+pub const ON_HOST_MACHINE: &str = "--on-host-machine";
+/// The same as [`BESIDE_HOST_MACHINE`], for a comparison with cages.
+pub const BESIDE_CAGES: &str = "--beside-cages";
+/// Makes a guest program that knows cages run its programs in them.
+pub const IN_CAGES: &str = "--in-cages";
 /// Most programs that one guest process runs.
 const BATCH: usize = 250;
 
@@ -47,6 +55,15 @@ pub enum Side {
     BesideMachine,
     /// The software machine, with that range as the space of each of its processes.
     Machine,
+    /// As [`Self::BesideMachine`], with nothing free but the addresses of 32 bits that a cage has.
+    BesideHostMachine,
+    /// The host as a machine ([`crate::host_machine`]), with those addresses as the space of each of its processes.
+    HostMachine,
+    /// As [`Self::BesideHostMachine`], without what cages have not.
+    BesideCages,
+    /// Cages, one for each process. The guest program must be one that has been given them
+    /// ([`super::guest::main_with`]).
+    Cages,
 }
 
 impl Side {
@@ -60,14 +77,20 @@ impl Side {
             Self::Arena => Some(IN_ARENA),
             Self::BesideMachine => Some(BESIDE_MACHINE),
             Self::Machine => Some(ON_MACHINE),
+            Self::BesideHostMachine => Some(BESIDE_HOST_MACHINE),
+            Self::HostMachine => Some(ON_HOST_MACHINE),
+            Self::BesideCages => Some(BESIDE_CAGES),
+            Self::Cages => Some(IN_CAGES),
         }
     }
 
     /// How it is called in words.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Native | Self::Enclosed | Self::BesideMachine => "the host",
-            Self::Traced | Self::Verified | Self::Arena | Self::Machine => "pagewarden",
+            Self::Native | Self::Enclosed => "the host",
+            Self::BesideMachine | Self::BesideHostMachine | Self::BesideCages => "the host",
+            Self::Traced | Self::Verified | Self::Arena => "pagewarden",
+            Self::Machine | Self::HostMachine | Self::Cages => "pagewarden",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The native half of a comparison with an arena or the software machine: a process in which nothing is free but the
+//! The native half of a comparison with an arena or a machine of our own: a process in which nothing is free but the
 //! range of the arena, or that of the machine's processes.
 //!
 //! Whatever else the kernel could give away is filled with mappings without rights, and the break is moved to the
@@ -9,14 +9,25 @@
 use std::io;
 
 use super::outcome::Outcome;
-use super::program::PAGE;
+use super::program::{PAGE, WINDOW};
 use super::raw;
 use super::state::{MapLine, read_file, read_maps};
 
-/// Where the range starts; the window lies in its middle.
-pub(super) const START: u64 = 0x8_0000_0000;
-/// Where it ends: 64 GiB later.
-pub(super) const END: u64 = 0x18_0000_0000;
+/// Where programs may map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Range {
+    /// Its first address.
+    pub(super) start: u64,
+    /// The first address after it.
+    pub(super) end: u64,
+    /// Where the window is.
+    pub(super) window: u64,
+}
+
+/// 64 GiB, with the window in their middle.
+pub(super) const WIDE: Range = Range { start: 0x8_0000_0000, end: 0x18_0000_0000, window: WINDOW };
+/// What a cage has that addresses with 32 bits: all but the first 64 KiB and the last page.
+pub(super) const NARROW: Range = Range { start: 0x1_0000, end: 0xffff_f000, window: 0x8000_0000 };
 /// Where the kernel's mappings for a process end.
 pub(super) const TASK_END: u64 = 0x7fff_ffff_f000;
 /// The lowest address that searches give, if the kernel's own minimum is not higher.
@@ -50,6 +61,52 @@ pub(super) enum Counterpart {
     Arena,
     /// The software machine, which has processes.
     Machine,
+    /// The host as a machine, with processes that have little room.
+    HostMachine,
+    /// Processes in cages.
+    Cages,
+}
+
+impl Counterpart {
+    /// Where programs may map on both sides.
+    pub(super) const fn range(self) -> Range {
+        match self {
+            Self::Arena | Self::Machine => WIDE,
+            Self::HostMachine | Self::Cages => NARROW,
+        }
+    }
+
+    /// Where what programs may touch ends for good: beyond that a processor finds no address, and where a view has none
+    /// nobody does.
+    pub(super) const fn addresses_end(self) -> u64 {
+        match self {
+            Self::Arena | Self::Machine => 1 << 47,
+            Self::HostMachine | Self::Cages => u64::MAX,
+        }
+    }
+
+    /// Whether it is a kernel of our own, with processes, descriptors and copies.
+    pub(super) const fn is_kernel(self) -> bool {
+        !matches!(self, Self::Arena)
+    }
+}
+
+impl Range {
+    /// What of a region lies there.
+    pub(super) fn clip<'a>(self, line: MapLine<'a>) -> Option<MapLine<'a>> {
+        let clipped = MapLine { start: line.start.max(self.start), end: line.end.min(self.end), ..line };
+        (clipped.start < clipped.end).then_some(clipped)
+    }
+
+    /// Whether a page lies there.
+    pub(super) const fn contains(self, page: u64) -> bool {
+        self.start <= page && page < self.end
+    }
+
+    /// The page for what mincore(2) tells.
+    pub(super) const fn residence(self) -> u64 {
+        self.end - 16 * PAGE
+    }
 }
 
 /// What is outside of the range.
@@ -98,11 +155,11 @@ impl Enclosure {
     pub(super) fn new(counterpart: Counterpart, room: &mut Vec<u8>) -> io::Result<Self> {
         let mut map = MemoryMap::of_this_process()?;
         let mut this = Self { counterpart, outside: Vec::with_capacity(RUNS), address_space: 0, data: 0 };
-        fill(room)?;
+        fill(counterpart.range(), room)?;
         this.learn(room)?;
         // The kernel's brk(2) adds the program's own data to the heap before it looks at RLIMIT_DATA.
         map.data[1] = map.data[0] + this.data;
-        map.brk = [START; 2];
+        map.brk = [counterpart.range().start; 2];
         // SAFETY: the kernel reads the structure, whose size is given. The break of this process is not used any more:
         // it makes no allocation from now on.
         let moved = unsafe {
@@ -171,18 +228,18 @@ impl Enclosure {
 
     /// The part of a region that lies in the range.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
-        let name = name_inside(&line, program_break);
-        let clipped = MapLine { start: line.start.max(START), end: line.end.min(END), name, ..line };
-        (clipped.start < clipped.end).then_some(clipped)
+        let range = self.counterpart.range();
+        let name = name_inside(&line, range, program_break);
+        range.clip(MapLine { name, ..line })
     }
 }
 
 /// The name of the part of a region that lies in the range.
-fn name_inside<'a>(line: &MapLine<'a>, program_break: impl Fn() -> u64) -> &'a str {
+fn name_inside<'a>(line: &MapLine<'a>, range: Range, program_break: impl Fn() -> u64) -> &'a str {
     // A region around both ends of an empty heap is called so, but the heap starts where the range does: without
     // the part that lies outside this region would not be.
-    let is_wide = line.start < START && line.name == "[heap]";
-    if is_wide && program_break() <= START { "" } else { line.name }
+    let is_wide = line.start < range.start && line.name == "[heap]";
+    if is_wide && program_break() <= range.start { "" } else { line.name }
 }
 
 fn program_break() -> u64 {
@@ -234,8 +291,8 @@ impl MemoryMap {
     }
 }
 
-/// Maps every hole outside of the range.
-fn fill(room: &mut Vec<u8>) -> io::Result<()> {
+/// Maps every hole outside of `range`.
+fn fill(range: Range, room: &mut Vec<u8>) -> io::Result<()> {
     if !read_maps(room) {
         return Err(io::Error::other("cannot read /proc/self/maps"));
     }
@@ -243,15 +300,15 @@ fn fill(room: &mut Vec<u8>) -> io::Result<()> {
     let mut next = LOWEST;
     for MapLine { start, end, name, .. } in text.lines().filter_map(MapLine::parse) {
         let hole_end = if name == "[stack]" { start.saturating_sub(STACK_GUARD) } else { start };
-        fill_hole(next, hole_end.min(TASK_END))?;
+        fill_hole(range, (next, hole_end.min(TASK_END)))?;
         next = end;
     }
-    fill_hole(next, TASK_END)
+    fill_hole(range, (next, TASK_END))
 }
 
-/// Maps from `start` to `end`, but for the range.
-fn fill_hole(start: u64, end: u64) -> io::Result<()> {
-    for (start, end) in [(start, end.min(START)), (start.max(END), end)] {
+/// Maps from `start` to `end`, but for `range`.
+fn fill_hole(range: Range, (start, end): (u64, u64)) -> io::Result<()> {
+    for (start, end) in [(start, end.min(range.start)), (start.max(range.end), end)] {
         if start >= end || map_without_rights(start, end) {
             continue;
         }
@@ -285,15 +342,16 @@ mod tests {
 
     #[test]
     fn only_a_heap_that_has_pages_in_the_range_is_called_so_there() {
-        let line = |start, name| MapLine { start, end: START + 0x4000, perms: "rw-p", offset: 0, name };
+        let start = WIDE.start;
+        let line = |start, name| MapLine { start, end: WIDE.start + 0x4000, perms: "rw-p", offset: 0, name };
         let cases = [
-            (START - 0x1000, "[heap]", START, ""),
-            (START - 0x1000, "[heap]", START + 1, "[heap]"),
-            (START, "[heap]", START, "[heap]"),
-            (START - 0x1000, "[stack]", START, "[stack]"),
+            (start - 0x1000, "[heap]", start, ""),
+            (start - 0x1000, "[heap]", start + 1, "[heap]"),
+            (start, "[heap]", start, "[heap]"),
+            (start - 0x1000, "[stack]", start, "[stack]"),
         ];
-        for (start, name, program_break, expected) in cases {
-            assert_eq!(name_inside(&line(start, name), || program_break), expected, "{name} from {start:#x}");
+        for (from, name, program_break, expected) in cases {
+            assert_eq!(name_inside(&line(from, name), WIDE, || program_break), expected, "{name} from {from:#x}");
         }
     }
 }

@@ -4,8 +4,12 @@
 //! The answer depends only on the layout at the start, on the arguments and on what earlier calls were, never on
 //! the time or on the load of the machine, so that both runs leave out the same steps.
 
-use super::enclosure::{self, Counterpart};
+use pagewarden::linux::Advice;
+
+use super::enclosure::{Counterpart, Range};
+use super::outcome::Outcome;
 use super::program::{Call, PAGE, PR_GET_MDWE, PR_SET_MDWE};
+use super::raw;
 
 /// `PROT_GROWSDOWN`.
 const PROT_GROWSDOWN: u64 = 0x100_0000;
@@ -96,9 +100,11 @@ impl Guard {
         }
     }
 
-    /// A guard that keeps a program in the range of an arena. It may name addresses there, or beyond all.
+    /// A guard that keeps a program in the range of `counterpart`. It may name addresses there, or beyond all that there
+    /// are.
     pub(super) fn enclosing(counterpart: Counterpart, locking: Locking) -> Self {
-        let own = vec![(0, enclosure::START), (enclosure::END, 1 << 47)];
+        let range = counterpart.range();
+        let own = vec![(0, range.start), (range.end, counterpart.addresses_end())];
         Self {
             own,
             heap: (0, 0),
@@ -179,15 +185,19 @@ impl Guard {
 
     /// Whether the call names nothing outside of the enclosure, where an arena refuses what the kernel does.
     fn stays_inside(&self, call: Call, [a, b, c, d, e, f]: [u64; 6], enclosed: Enclosed) -> bool {
-        let is_machine = enclosed.counterpart == Counterpart::Machine;
+        let is_machine = enclosed.counterpart.is_kernel();
+        let Range { start, end, .. } = enclosed.counterpart.range();
         let fixed = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         let moves_there = (libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP).cast_unsigned();
+        if enclosed.counterpart == Counterpart::Cages && !is_known_in_cages(call, [a, b, c, d, e, f]) {
+            return false;
+        }
         // Below its start an arena has no room, as other processes have none below vm.mmap_min_addr.
-        let is_hint = a == 0 || a >= enclosure::START;
+        let is_hint = a == 0 || a >= start;
         match call {
             Call::Mmap if d & u64::from(fixed) == 0 => is_hint,
             // A fixed place that looks like an error number is given back as one, unless the length is refused first.
-            Call::Mmap if a > u64::MAX - PAGE && b > enclosure::END => false,
+            Call::Mmap if a > u64::MAX - PAGE && b > end => false,
             // Whole pages from wherever it is to start: that the start is not aligned is found out last.
             Call::Mmap => !self.hits_below(BEYOND_ALL, a, b.max(1).saturating_add(PAGE - 1)),
             // An mlock that meets a hole makes nothing resident, but an arena's host does so with droppable memory.
@@ -209,7 +219,7 @@ impl Guard {
             // How much of what it leaves behind goes on counting as locked is a matter of seams.
             Call::Mremap if self.locking && d & u64::from(libc::MREMAP_DONTUNMAP.cast_unsigned()) != 0 => false,
             // A length between an arena's end and that of the address space is refused with another error.
-            Call::Mremap if c > enclosure::END && u128::from(c) <= BEYOND_ALL => false,
+            Call::Mremap if c > end && u128::from(c) <= BEYOND_ALL => false,
             Call::Mremap => !self.hits(a, b.max(1)) && (d & u64::from(moves_there) == 0 || !self.hits(e, c.max(1))),
             Call::Shmat => a == 0 || !self.hits(a & !(PAGE - 1), SEGMENT_PAGES * PAGE),
             Call::Mlockall => enclosed.locking == Locking::All || a & u64::from(libc::MCL_CURRENT.cast_unsigned()) == 0,
@@ -307,6 +317,31 @@ impl Guard {
         let end = (u128::from(addr) + u128::from(len)).next_multiple_of(u128::from(PAGE));
         end <= limit && self.own.iter().any(|&(own_start, own_end)| start < own_end && u128::from(own_start) < end)
     }
+}
+
+/// Whether a call is one that processes in cages and those of a host have in common.
+fn is_known_in_cages(call: Call, [_, b, c, d, ..]: [u64; 6]) -> bool {
+    match call {
+        // Cages know all advice.
+        Call::Madvise => is_known_to_host(c & 0xffff_ffff),
+        // What a process may do in spite of a segment's mode no cage may.
+        Call::Shmat => b & u64::from(libc::SHM_EXEC.cast_unsigned()) == 0,
+        // Nothing runs in a cage's memory, and no key bears on compiled code.
+        Call::Execute | Call::PkeyAlloc | Call::PkeyFree => false,
+        Call::PkeyMprotect => d == u64::MAX,
+        // No descriptor names a process, and memory has names whether or not the host's kernel was built with them.
+        Call::ProcessMadvise | Call::NameAnonymous => false,
+        _ => true,
+    }
+}
+
+/// Whether the host's kernel was built with `advice`, if there is such an advice.
+fn is_known_to_host(advice: u64) -> bool {
+    if i32::try_from(advice).ok().and_then(Advice::from_raw).is_none() {
+        return true;
+    }
+    // SAFETY: an advice about no bytes at all does nothing.
+    unsafe { raw::syscall(libc::SYS_madvise, [0, 0, advice, 0, 0, 0]) == Outcome::Value(0) }
 }
 
 /// Whether something of `len` bytes is possible and too large to be populated.
@@ -408,7 +443,7 @@ mod tests {
     fn what_an_arena_is_not_told_of_the_machine_is() {
         let [arena, machine] =
             [Counterpart::Arena, Counterpart::Machine].map(|with| Guard::enclosing(with, Locking::All));
-        let inside = enclosure::START;
+        let Range { start: inside, end, .. } = Counterpart::Machine.range();
         for (call, args) in [
             (Call::CopyOut, [inside, 8, 0, 0, 0, 0]),
             (Call::CopyIn, [inside, 8, 0, 0, 0, 0]),
@@ -419,7 +454,7 @@ mod tests {
             assert!(machine.allows(call, args), "{call:?}");
         }
         assert!(!machine.allows(Call::ProcessMadvise, [4, 0x10 | OTHERS, inside, PAGE, inside, PAGE]));
-        assert!(!machine.allows(Call::CopyOut, [enclosure::END - 4, 8, 0, 0, 0, 0]));
+        assert!(!machine.allows(Call::CopyOut, [end - 4, 8, 0, 0, 0, 0]));
         for (mode, is_made) in [(0, true), (KEEP_SIZE, true), (KEEP_SIZE | PUNCH_HOLE, true), (0x10, false), (8, false)]
         {
             assert_eq!(machine.allows(Call::Allocate, [3, mode, 0, PAGE, 0, 0]), is_made, "{mode:#x}");

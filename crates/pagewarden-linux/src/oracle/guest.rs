@@ -8,13 +8,14 @@ use std::io::{self, Read as _, Write as _};
 
 use pagewarden::manager::Privileges;
 
-use super::compare::{BESIDE_MACHINE, ENCLOSED, IN_ARENA, ON_MACHINE, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
-use super::enclosure::{self, Counterpart, Enclosure};
+use super::compare::{BESIDE_CAGES, BESIDE_HOST_MACHINE, BESIDE_MACHINE, ENCLOSED, IN_ARENA, IN_CAGES};
+use super::compare::{ON_HOST_MACHINE, ON_MACHINE, UNDER_PAGEWARDEN, VERIFIED, fix_layout};
+use super::enclosure::{Counterpart, Enclosure, LOCKED, LOCKED_MOST};
 use super::files::Files;
 use super::guard::{Guard, Locking};
 use super::interpret::{Interpreter, flush, vec_with_touched_room, wait_for};
 use super::kernel::Kernel;
-use super::machine::run_watched;
+use super::machine::{HostHardware, MakeHardware, SoftwareMachine, run_watched};
 use super::program::{MAX_STEPS, Step};
 use super::raw;
 use super::state::{self, MapLine};
@@ -24,22 +25,39 @@ use crate::{Exit, RunOptions, Verify};
 
 /// Most bytes of text that a guest takes.
 pub const INPUT_ROOM: usize = 2 << 20;
+/// Mappings that views may have on the host as a machine: so few that they are dropped now and then.
+const MAPPINGS_MAX: usize = 24;
 /// Most regions of the guest's own.
 const OWN_REGIONS: usize = 256;
 
-/// Runs the programs on standard input, on the [`Side`](super::compare::Side) that the last argument of this process names.
+/// Runs the programs on standard input, on the [`Side`](super::compare::Side) that the last argument of this process names;
+/// none of those that take a machine that only others know.
 ///
 /// # Errors
 /// Input that is too long or does not parse, and what the host says.
 pub fn main() -> io::Result<()> {
-    match std::env::args_os().next_back() {
-        Some(last) if last == UNDER_PAGEWARDEN => run_traced(Verify::Off),
-        Some(last) if last == VERIFIED => run_traced(Verify::EachCall),
-        Some(last) if last == ENCLOSED => run_here(Setting::Enclosed(Counterpart::Arena)),
-        Some(last) if last == IN_ARENA => run_here(Setting::Arena),
-        Some(last) if last == BESIDE_MACHINE => run_here(Setting::Enclosed(Counterpart::Machine)),
-        Some(last) if last == ON_MACHINE => run_here(Setting::Machine),
-        _ => run_here(Setting::Whole),
+    main_with(&|_| Err(io::Error::other("this guest program has no cages")))
+}
+
+/// Runs the programs on standard input, on the [`Side`](super::compare::Side) that the last argument of this process names, where
+/// `cages` makes a machine whose processes are in cages.
+///
+/// # Errors
+/// As [`main`], and what making the machine says.
+pub fn main_with(cages: MakeHardware<'_>) -> io::Result<()> {
+    let last = std::env::args_os().next_back().unwrap_or_default();
+    match last.to_str().unwrap_or_default() {
+        UNDER_PAGEWARDEN => run_traced(Verify::Off),
+        VERIFIED => run_traced(Verify::EachCall),
+        ENCLOSED => run_here(Setting::Enclosed(Counterpart::Arena), cages),
+        IN_ARENA => run_here(Setting::Arena, cages),
+        BESIDE_MACHINE => run_here(Setting::Enclosed(Counterpart::Machine), cages),
+        ON_MACHINE => run_here(Setting::Machine(Counterpart::Machine), cages),
+        BESIDE_HOST_MACHINE => run_here(Setting::Enclosed(Counterpart::HostMachine), cages),
+        ON_HOST_MACHINE => run_here(Setting::Machine(Counterpart::HostMachine), cages),
+        BESIDE_CAGES => run_here(Setting::Enclosed(Counterpart::Cages), cages),
+        IN_CAGES => run_here(Setting::Machine(Counterpart::Cages), cages),
+        _ => run_here(Setting::Whole, cages),
     }
 }
 
@@ -48,12 +66,12 @@ pub fn main() -> io::Result<()> {
 enum Setting {
     /// The whole address space, and the host's kernel.
     Whole,
-    /// The range of an arena, and the host's kernel.
+    /// A range, and the host's kernel.
     Enclosed(Counterpart),
-    /// The same range, and an arena.
+    /// The range of an arena, and an arena.
     Arena,
-    /// The same range, and the software machine.
-    Machine,
+    /// A range, and a machine of our own.
+    Machine(Counterpart),
 }
 
 /// Runs this very program under pagewarden, with the arguments and the layout that it has without.
@@ -75,7 +93,7 @@ fn run_traced(verify: Verify) -> io::Result<()> {
     }
 }
 
-fn run_here(setting: Setting) -> io::Result<()> {
+fn run_here(setting: Setting, cages: MakeHardware<'_>) -> io::Result<()> {
     let mut input = vec_with_touched_room(INPUT_ROOM);
     let mut steps: Vec<Step> = Vec::with_capacity(MAX_STEPS);
     let mut line_out = vec_with_touched_room(4096);
@@ -87,17 +105,22 @@ fn run_here(setting: Setting) -> io::Result<()> {
     match setting {
         Setting::Whole => learn_own_regions(&mut interpreter)?,
         Setting::Enclosed(counterpart) => enclose(&mut interpreter, counterpart, |interpreter| {
-            if counterpart == Counterpart::Machine {
+            if counterpart.is_kernel() {
                 forbid_huge_pages()?;
             }
             Ok(Kernel::Enclosed(Enclosure::new(counterpart, &mut interpreter.maps)?))
         })?,
         Setting::Arena => enclose(&mut interpreter, Counterpart::Arena, |_| Kernel::arena())?,
-        Setting::Machine => {
-            enclose(&mut interpreter, Counterpart::Machine, |interpreter| Kernel::machine(&interpreter.files))?;
-        }
+        // Made for each program: a process that is forked would have the memory in common with others.
+        Setting::Machine(_) => {}
     }
-    run_programs(text, &mut interpreter, &mut steps, &mut line_out)
+    let prepare = |interpreter: &mut Interpreter| match setting {
+        Setting::Machine(counterpart) => enclose(interpreter, counterpart, |interpreter| {
+            Kernel::machine(&interpreter.files, counterpart, maker(counterpart, cages))
+        }),
+        Setting::Whole | Setting::Enclosed(_) | Setting::Arena => Ok(()),
+    };
+    run_programs(text, &mut interpreter, (&mut steps, &mut line_out), &prepare)
 }
 
 /// Has programs run by a kernel in the range of an arena. Once that is made there may be no memory to be had.
@@ -111,8 +134,17 @@ fn enclose(
     interpreter.guard = Guard::enclosing(counterpart, locking);
     interpreter.kernel = make(interpreter)?;
     interpreter.kernel.map_residence()?;
-    interpreter.kernel.set_limit(enclosure::LOCKED, enclosure::LOCKED_MOST);
+    interpreter.kernel.set_limit(LOCKED, LOCKED_MOST);
     Ok(())
+}
+
+/// What makes the machine that stands for `counterpart`.
+fn maker<'a>(counterpart: Counterpart, cages: MakeHardware<'a>) -> MakeHardware<'a> {
+    match counterpart {
+        Counterpart::Cages => cages,
+        Counterpart::HostMachine => &|_| Ok(Box::new(HostHardware::new(Some(MAPPINGS_MAX))?)),
+        Counterpart::Machine | Counterpart::Arena => &|_| Ok(Box::new(SoftwareMachine::new()?)),
+    }
 }
 
 /// The machine's pager makes a page resident at a time.
@@ -122,12 +154,15 @@ fn forbid_huge_pages() -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Runs each program in a process of its own; there is room in `steps` and `line_out`.
+/// What has a process of its own do before it runs a program.
+type Prepare<'a> = &'a dyn Fn(&mut Interpreter) -> io::Result<()>;
+
+/// Runs each program in a process of its own; there is room for its steps and for lines.
 fn run_programs(
     text: &str,
     interpreter: &mut Interpreter,
-    steps: &mut Vec<Step>,
-    line_out: &mut Vec<u8>,
+    (steps, line_out): (&mut Vec<Step>, &mut Vec<u8>),
+    prepare: Prepare<'_>,
 ) -> io::Result<()> {
     let mut number = 0;
     for line in text.lines() {
@@ -144,10 +179,7 @@ fn run_programs(
         // SAFETY: there is one thread, so the child may go on as the parent would.
         match unsafe { libc::fork() } {
             0 => {
-                match interpreter.kernel {
-                    Kernel::Machine(_) => run_watched(interpreter, steps),
-                    _ => interpreter.run(steps),
-                }
+                run_one(interpreter, steps, prepare);
                 // SAFETY: ends this process at once, as wanted.
                 unsafe { libc::_exit(0) }
             }
@@ -159,6 +191,18 @@ fn run_programs(
         number += 1;
     }
     Ok(())
+}
+
+/// Runs a program in the process that was made for it.
+fn run_one(interpreter: &mut Interpreter, steps: &[Step], prepare: Prepare<'_>) {
+    if let Err(error) = prepare(interpreter) {
+        let _ = writeln!(interpreter.out, "not run: {error}");
+        return flush(&mut interpreter.out);
+    }
+    match interpreter.kernel {
+        Kernel::Machine(_) => run_watched(interpreter, steps),
+        _ => interpreter.run(steps),
+    }
 }
 
 fn read_input(input: &mut Vec<u8>) -> io::Result<()> {

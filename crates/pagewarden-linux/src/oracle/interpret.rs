@@ -166,9 +166,7 @@ impl Interpreter {
     fn tell_residence(&mut self, [start, len]: [u64; 2]) {
         let pages = usize::try_from(len.div_ceil(PAGE)).unwrap_or(0).min(self.residence.len());
         self.kernel.fetch_residence(&mut self.residence[..pages]);
-        if self.lineage == Lineage::Child && self.kernel.forgets_zero_pages() {
-            // A host's child has no tables for pages of a mapping that nobody has written to (`vma_needs_copy`), so
-            // those that read as zeros count as not resident.
+        if self.kernel.forgets_zero_pages(self.lineage) {
             let told = (start..).step_by(4096).zip(&mut self.residence[..pages]);
             for (page, told) in told.filter(|(_, told)| **told & 1 != 0) {
                 // SAFETY: what mincore(2) has told of is mapped, and no part of the interpreter.
@@ -313,7 +311,7 @@ impl Interpreter {
             Arg::At(base, delta) => (base, delta),
         };
         let base = match base {
-            Base::Window => super::program::WINDOW,
+            Base::Window => self.kernel.window(),
             Base::Answer(step) => self.answers.get(usize::from(step)).copied().flatten()?,
             // SAFETY: a break of 0 only asks.
             Base::Break => match unsafe { self.kernel.syscall(libc::SYS_brk, [0; 6]) } {

@@ -1,24 +1,23 @@
 //! Who answers a program's calls: the host's kernel, the host's kernel in a process that has no room but the range of
-//! an arena, an arena there, or a kernel of ours on the software machine.
+//! an arena, an arena there, or a kernel of ours on a machine.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use pagewarden::manager::{Access, FaultSignal, NoReserve, Policy, Privileges, ResourceLimits, Totals};
 
-use super::enclosure::{self, Counterpart, Enclosure, Sums, inside_limit};
+use super::enclosure::{Counterpart, Enclosure, Range, Sums, WIDE, inside_limit};
 use super::files::Files;
-use super::machine::MachineKernel;
+use super::interpret::Lineage;
+use super::machine::{MachineKernel, MakeHardware};
 use super::outcome::Outcome;
-use super::program::PAGE;
+use super::program::{PAGE, WINDOW};
 use super::raw;
 use super::state::{MapLine, WORDS, read_maps};
 use crate::arena::{Arena, ArenaOptions, Fork};
 use crate::overcommit;
 use crate::traced::import;
 
-/// The page for what mincore(2) tells.
-const RESIDENCE: u64 = enclosure::END - 16 * PAGE;
 /// Calls that an arena is not told of.
 const ON_FILES: [libc::c_long; 4] = [libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_memfd_create, libc::SYS_fcntl];
 /// `SEGV_MAPERR`: in an arena, where all is mapped, the host says so of guards alone.
@@ -57,10 +56,10 @@ impl Kernel {
     /// # Errors
     /// What the host says.
     pub(super) fn arena() -> io::Result<Self> {
-        let size = enclosure::END - enclosure::START;
+        let size = WIDE.end - WIDE.start;
         let overcommit = overcommit::of_host()?;
         let policy = Policy { overcommit, no_reserve: NoReserve::Free, ..Policy::default() };
-        let options = ArenaOptions { size, address: Some(enclosure::START), policy, ..ArenaOptions::default() };
+        let options = ArenaOptions { size, address: Some(WIDE.start), policy, ..ArenaOptions::default() };
         let arena = Arena::new(&options).map_err(io::Error::other)?;
         let limits = import::limits(std::process::id().cast_signed())?;
         let hard = [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(hard_limit);
@@ -68,12 +67,32 @@ impl Kernel {
         Ok(Self::Arena(Box::new(Inside { arena, limits, hard })))
     }
 
-    /// The software machine, with the range that an [`Enclosure`] leaves free for each process.
+    /// A machine of our own, with the range that an [`Enclosure`] leaves free for each process.
     ///
     /// # Errors
     /// What the host says.
-    pub(super) fn machine(files: &Files) -> io::Result<Self> {
-        Ok(Self::Machine(Box::new(MachineKernel::new(files)?)))
+    pub(super) fn machine(files: &Files, counterpart: Counterpart, make: MakeHardware<'_>) -> io::Result<Self> {
+        Ok(Self::Machine(Box::new(MachineKernel::new(files, counterpart, make)?)))
+    }
+
+    /// Who of ours is compared with the host, if programs have not the whole address space.
+    const fn counterpart(&self) -> Option<Counterpart> {
+        match self {
+            Self::Host => None,
+            Self::Enclosed(enclosure) => Some(enclosure.counterpart),
+            Self::Arena(_) => Some(Counterpart::Arena),
+            Self::Machine(machine) => Some(machine.counterpart()),
+        }
+    }
+
+    /// Where programs may map, if not everywhere.
+    fn range(&self) -> Option<Range> {
+        self.counterpart().map(Counterpart::range)
+    }
+
+    /// Where the window is.
+    pub(super) fn window(&self) -> u64 {
+        self.range().map_or(WINDOW, |range| range.window)
     }
 
     /// Makes a system call.
@@ -103,49 +122,47 @@ impl Kernel {
     /// # Errors
     /// What the kernel answers.
     pub(super) fn map_residence(&self) -> io::Result<()> {
+        let Some(page) = self.range().map(Range::residence) else { return Ok(()) };
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED).cast_unsigned();
         // SAFETY: nothing is in the range yet.
-        match unsafe { self.syscall(libc::SYS_mmap, [RESIDENCE, PAGE, 3, flags.into(), u64::MAX, 0]) } {
+        match unsafe { self.syscall(libc::SYS_mmap, [page, PAGE, 3, flags.into(), u64::MAX, 0]) } {
             Outcome::Value(_) => {}
             outcome => return Err(io::Error::other(format!("cannot map a page: {outcome}"))),
         }
         // Where it is itself asked about, it is to be resident on both sides.
         // SAFETY: the page was mapped above.
-        let touched = unsafe { self.write_byte(RESIDENCE, 0) };
+        let touched = unsafe { self.write_byte(page, 0) };
         touched.map_err(|outcome| io::Error::other(format!("cannot touch a page: {outcome}")))
     }
 
     /// Whether `page` is where mincore(2) writes: of that, what is worth a comparison is told elsewhere.
-    pub(super) const fn is_residence(&self, page: u64) -> bool {
-        !matches!(self, Self::Host) && page == RESIDENCE
+    pub(super) fn is_residence(&self, page: u64) -> bool {
+        self.range().is_some_and(|range| range.residence() == page)
     }
 
     /// Where mincore(2) writes; `own` is the interpreter's memory.
-    pub(super) const fn residence(&self, own: u64) -> u64 {
-        if matches!(self, Self::Host) { own } else { RESIDENCE }
+    pub(super) fn residence(&self, own: u64) -> u64 {
+        self.range().map_or(own, Range::residence)
     }
 
     /// Fills `told` with what mincore(2) has written, if it does not write there by itself.
     pub(super) fn fetch_residence(&self, told: &mut [u8]) {
-        let is_compared = match self {
-            Self::Host => return,
-            Self::Enclosed(enclosure) => enclosure.counterpart == Counterpart::Machine,
-            Self::Arena(_) => false,
-            Self::Machine(_) => true,
-        };
+        let Some(range) = self.range() else { return };
+        let is_compared = self.counterpart().is_some_and(Counterpart::is_kernel);
         told.fill(0);
-        for (addr, byte) in (RESIDENCE..).zip(told).filter(|_| is_compared) {
+        for (addr, byte) in (range.residence()..).zip(told).filter(|_| is_compared) {
             // SAFETY: the page is one of the program's.
             *byte = unsafe { self.read_byte(addr) }.unwrap_or(u8::MAX);
         }
     }
 
-    /// Whether a child is compared with one to which the host has given no tables for what was never written.
-    pub(super) const fn forgets_zero_pages(&self) -> bool {
-        match self {
-            Self::Enclosed(enclosure) => matches!(enclosure.counterpart, Counterpart::Machine),
-            Self::Machine(_) => true,
-            Self::Host | Self::Arena(_) => false,
+    /// Whether pages that read as zeros count as not resident: a host's child has no tables for pages of a mapping that
+    /// nobody has written to (`vma_needs_copy`), and on the host as a machine a store takes the pages around with it.
+    pub(super) fn forgets_zero_pages(&self, lineage: Lineage) -> bool {
+        match self.counterpart() {
+            Some(Counterpart::Machine) => lineage == Lineage::Child,
+            Some(Counterpart::HostMachine | Counterpart::Cages) => true,
+            Some(Counterpart::Arena) | None => false,
         }
     }
 
@@ -251,7 +268,7 @@ impl Kernel {
         let mut grown_at = None;
         loop {
             let at = if let Err(Outcome::Fault { addr, .. }) = touched { addr } else { addr };
-            if !(enclosure::START..enclosure::END).contains(&at) {
+            if !WIDE.contains(at) {
                 return touched;
             }
             let refused = inside.arena.fault(at, access).err();
@@ -339,8 +356,10 @@ impl Kernel {
     /// What a program is to see of a region.
     pub(super) fn clip<'a>(&self, line: MapLine<'a>) -> Option<MapLine<'a>> {
         match self {
-            Self::Host | Self::Arena(_) | Self::Machine(_) => Some(line),
+            Self::Host | Self::Arena(_) => Some(line),
             Self::Enclosed(enclosure) => enclosure.clip(line),
+            // A process in a cage has memory below, for what it is run by.
+            Self::Machine(machine) => machine.counterpart().range().clip(line),
         }
     }
 

@@ -33,5 +33,6 @@ mod threads;
 pub use check::{Check, Finding, Outcomes};
 pub use compare::{Difference, Runner, Side, Transcript};
 pub use generate::{World, generate, generate_in};
+pub use machine::{Balance, Books, Hardware, MakeHardware, MemoryCall, Object, Objects, Outside, Space, fault_outcome};
 pub use program::{Arg, Base, Call, FileKind, Program, Step};
 pub use shrink::shrink;

@@ -13,7 +13,7 @@ pub use rng::Rng;
 
 use super::program::{Arg, Base, Call, FileKind, MAX_STEPS, PAGE, PR_GET_MDWE, PR_SET_MDWE, Program, Step};
 use memory::RETURN;
-use places::{ODD_ADDRESSES, ODD_ENCLOSED};
+use places::{ODD_ADDRESSES, ODD_ENCLOSED, ODD_LENGTHS, ODD_NARROW, ODD_NARROW_LENGTHS};
 
 const CALLS: &[(u64, Call)] = &[
     (230, Call::Mmap),
@@ -79,6 +79,8 @@ pub enum World {
     Whole,
     /// The range of an arena, and what lies beyond all addresses.
     Enclosed,
+    /// What 32 bits can name, for addresses and lengths.
+    Narrow,
 }
 
 struct Generator {
@@ -89,6 +91,8 @@ struct Generator {
     upcoming: Vec<Step>,
     /// Addresses where something changes, or beyond everything.
     odd: &'static [u64],
+    /// Lengths that reach far, or further than anything.
+    odd_lengths: &'static [u64],
     /// Page indexes in the window at which something has been made to begin or end.
     edges: Vec<u64>,
     /// Ranges of pages in the window that a step has asked to be mapped.
@@ -113,15 +117,17 @@ pub fn generate(seed: u64, steps: usize) -> Program {
 
 /// As [`generate()`], for a program that keeps to `world`.
 pub fn generate_in(world: World, seed: u64, steps: usize) -> Program {
-    let odd = match world {
-        World::Whole => ODD_ADDRESSES,
-        World::Enclosed => ODD_ENCLOSED,
+    let (odd, odd_lengths) = match world {
+        World::Whole => (ODD_ADDRESSES, ODD_LENGTHS),
+        World::Enclosed => (ODD_ENCLOSED, ODD_LENGTHS),
+        World::Narrow => (ODD_NARROW, ODD_NARROW_LENGTHS),
     };
     let mut generator = Generator {
         rng: Rng::new(seed),
         moves: false,
         upcoming: Vec::new(),
         odd,
+        odd_lengths,
         edges: vec![0, 16, 24],
         mapped: Vec::new(),
         plain: Vec::new(),

@@ -1,6 +1,6 @@
 //! Where calls are pointed at, and how far they reach: close to the edges that earlier steps have made.
 
-use super::super::enclosure;
+use super::super::enclosure::{NARROW, Range, WIDE};
 use super::super::program::{Arg, Base, PAGE, WINDOW, WINDOW_PAGES};
 use super::Generator;
 
@@ -33,11 +33,11 @@ pub(super) const ODD_ADDRESSES: &[u64] = &[
 /// The same for programs in the range of an arena.
 pub(super) const ODD_ENCLOSED: &[u64] = &[
     0,
-    enclosure::START,
-    enclosure::START + PAGE,
-    WINDOW - PAGE,
-    enclosure::END - 0x20_0000,
-    enclosure::END - PAGE,
+    WIDE.start,
+    WIDE.start + PAGE,
+    WIDE.window - PAGE,
+    WIDE.end - 0x20_0000,
+    WIDE.end - PAGE,
     0x8000_0000_0000,
     0xffff_8000_0000_0000,
     1 << 63,
@@ -46,16 +46,31 @@ pub(super) const ODD_ENCLOSED: &[u64] = &[
     u64::MAX,
 ];
 
-/// More than small machines have, and yet within an arena wherever in the window it begins.
-const REST_OF_ARENA: u64 = enclosure::END - WINDOW - WINDOW_PAGES * PAGE;
+/// The same for programs that have 32 bits for an address.
+pub(super) const ODD_NARROW: &[u64] = &[
+    0,
+    NARROW.start,
+    NARROW.start + PAGE,
+    0x4000_0000,
+    0x7fff_f000,
+    NARROW.window - PAGE,
+    NARROW.end - 0x20_0000,
+    NARROW.end - PAGE,
+];
 
-const ODD_LENGTHS: &[u64] = &[
+/// More than small machines have, and yet within the range wherever in the window it begins.
+const fn rest_of(range: Range) -> u64 {
+    range.end - range.window - WINDOW_PAGES * PAGE
+}
+
+/// Lengths that reach far, and such that no range has.
+pub(super) const ODD_LENGTHS: &[u64] = &[
     1,
     0xfff,
     0x1001,
     1 << 30,
     1 << 32,
-    REST_OF_ARENA,
+    rest_of(WIDE),
     1 << 36,
     1 << 40,
     1 << 45,
@@ -70,6 +85,10 @@ const ODD_LENGTHS: &[u64] = &[
     !0x1fff,
     u64::MAX,
 ];
+
+/// The same in 32 bits.
+pub(super) const ODD_NARROW_LENGTHS: &[u64] =
+    &[1, 0xfff, 0x1001, 1 << 30, rest_of(NARROW), 1 << 31, 0xfffe_f000, 0xffff_e000, 0xffff_f000, 0xffff_ffff];
 
 const HUGE: u64 = 0x20_0000;
 
@@ -181,7 +200,7 @@ impl Generator {
             84..86 => WINDOW_PAGES * PAGE,
             86..89 => 0,
             89..94 => small - self.rng.pick(&[1, 0x800, 0xfff]),
-            _ => self.rng.pick(ODD_LENGTHS),
+            _ => self.rng.pick(self.odd_lengths),
         }
     }
 

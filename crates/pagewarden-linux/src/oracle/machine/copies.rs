@@ -21,7 +21,7 @@ impl MachineKernel {
         for part in to.chunks_mut(PIPE_BUFFER) {
             let wanted = part.len();
             // What does not fill its buffer is dropped.
-            if self.space().copy_from_user(address(addr + done as u64), part) < wanted {
+            if self.books().copy_out(address(addr + done as u64), part) < wanted {
                 break;
             }
             done += wanted;
@@ -42,7 +42,7 @@ impl MachineKernel {
         let mut done = 0;
         for part in from.chunks(PIPE_BUFFER) {
             // What was stored of this buffer stays, and does not count.
-            if self.space().copy_to_user(address(addr + done as u64), part) < part.len() {
+            if self.books().copy_in(address(addr + done as u64), part) < part.len() {
                 break;
             }
             done += part.len();
@@ -58,7 +58,7 @@ impl MachineKernel {
         while done < wanted {
             let at = addr.wrapping_add(done as u64);
             let part = in_page(at, wanted - done);
-            if !self.may_be_pinned(at) || self.space().copy_from_user(address(at), &mut to[done..done + part]) < part {
+            if !self.may_be_pinned(at) || self.books().copy_out(address(at), &mut to[done..done + part]) < part {
                 break;
             }
             done += part;
@@ -67,11 +67,10 @@ impl MachineKernel {
     }
 
     fn may_be_pinned(&self, addr: u64) -> bool {
-        self.space().with_manager(|manager| {
-            let entry = manager.map().at_or_after(address(addr)).filter(|entry| entry.range.contains(address(addr)));
-            entry.is_some_and(|entry| {
-                entry.region.prot.contains(Prot::READ) && !entry.region.flags.contains(RegionFlags::PFN_MAP)
-            })
+        let map = self.books().map();
+        let entry = map.at_or_after(address(addr)).filter(|entry| entry.range.contains(address(addr)));
+        entry.is_some_and(|entry| {
+            entry.region.prot.contains(Prot::READ) && !entry.region.flags.contains(RegionFlags::PFN_MAP)
         })
     }
 }

@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use pagewarden::linux::{self, FileTraits, PIDFD_SELF_THREAD, PIDFD_SELF_THREAD_GROUP, Segment, TargetProcess};
-use pagewarden::object::{Extent, FileId};
+use pagewarden::object::{Extent, FileId, ObjectSource};
 use pagewarden::{Errno, MemoryObject, ObjectKind, PageCount, Prot};
 
 use super::super::files::{FILE_BYTES, Files};
 use super::super::outcome::Outcome;
 use super::super::program::PAGE;
 use super::disk::{Disk, TOO_LARGE};
-use super::hardware::{Hardware, Object};
+use super::hardware::{Hardware, Object, Objects};
 use super::{MachineKernel, OWN_PROCESS, outcome};
 use crate::arena::copy_in;
 use crate::traced::files::{self, FileStatus, FileTable};
@@ -111,7 +111,8 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// A file for each that the interpreter has open on the host, and the segment.
-    pub(super) fn new(files: &Files, hardware: &Hardware) -> io::Result<(Self, OpenFiles)> {
+    pub(super) fn new(files: &Files, hardware: &dyn Hardware) -> io::Result<(Self, OpenFiles)> {
+        let objects = hardware.objects();
         let memfd_device = segments::memory_device();
         let mut open = OpenFiles::default();
         let mut known: Vec<(FileId, Rc<File>)> = Vec::new();
@@ -120,7 +121,7 @@ impl Prepared {
             let id = found.status.id;
             let file = match known.iter().find(|(known, _)| *known == id) {
                 Some((_, file)) => Rc::clone(file),
-                None => Rc::new(found.file(hardware)?),
+                None => Rc::new(found.file(objects)?),
             };
             known.push((id, Rc::clone(&file)));
             open.put(usize::try_from(fd).unwrap_or(0), Descriptor { file, traits: found.traits });
@@ -139,12 +140,13 @@ impl Prepared {
 }
 
 /// The segment that the interpreter has made on the host.
-fn segment(id: u64, hardware: &Hardware) -> io::Result<Segment> {
+fn segment(id: u64, hardware: &dyn Hardware) -> io::Result<Segment> {
     let id = i32::try_from(id).map_err(io::Error::other)?;
     let status = segments::segment_status(id).ok_or_else(io::Error::last_os_error)?;
     let pages = PageCount::from_bytes_up(status.bytes);
     let name = format!("/SYSV{:08x} (deleted)", status.key);
-    let object = hardware.object(ObjectKind::SysV { id, pages }, &name, pages.bytes()).map_err(io::Error::other)?;
+    let make = || hardware.objects().object(ObjectKind::SysV { id, pages }, &name, pages.bytes());
+    let object = hardware.segment().map_or_else(make, Ok).map_err(io::Error::other)?;
     let rights = segments::rights(std::process::id().cast_signed(), &status);
     Ok(Segment { object, pages, rights })
 }
@@ -184,12 +186,15 @@ impl Found {
     }
 
     /// A file of ours that is as this one.
-    fn file(&self, hardware: &Hardware) -> io::Result<File> {
+    fn file(&self, objects: &dyn Objects) -> io::Result<File> {
         let like = FileTable::default().intern(self.kind.clone(), &self.name, &format!("/proc/self/fd/{}", self.fd));
         let disk = (self.body == Body::Disk).then(|| Arc::new(Disk::new(file_bytes_max(self.fd))));
         let object = match self.body {
-            Body::Memory => hardware.object(self.kind.clone(), &self.name, 0),
-            _ => disk.as_ref().map_or(Ok(()), |disk| hardware.fill(&like, disk)).map(|()| like),
+            Body::Memory => objects.object(self.kind.clone(), &self.name, 0),
+            _ => disk
+                .as_ref()
+                .map_or(Ok(()), |disk| objects.fill(&like, ObjectSource::File(Arc::<Disk>::clone(disk))))
+                .map(|()| like),
         };
         // SAFETY: asks for the seals and changes nothing. What has none answers with an error, and has all but the one
         // that forbids more.
@@ -202,7 +207,7 @@ impl Found {
             // SAFETY: the pointer and the length are the vector's.
             let len = unsafe { libc::pread(self.fd, contents.as_mut_ptr().cast(), contents.len(), 0) };
             let part = contents.get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default();
-            hardware.write(&file.object, 0, part).map_err(io::Error::other)?;
+            objects.write(&file.object, 0, part).map_err(io::Error::other)?;
         }
         Ok(file)
     }
@@ -232,7 +237,7 @@ fn file_bytes_max(fd: i32) -> u64 {
 pub(super) struct GuestFiles<'a> {
     pub(super) open: &'a mut OpenFiles,
     pub(super) prepared: &'a Prepared,
-    pub(super) hardware: &'a Hardware,
+    pub(super) objects: &'a dyn Objects,
     pub(super) is_capable: bool,
     /// Whether the file that was asked for last is `/dev/zero`.
     pub(super) is_zero: bool,
@@ -254,7 +259,7 @@ impl linux::Files for GuestFiles<'_> {
         let mut segment = self.prepared.segment.clone();
         // Each attachment is an open file of its own (`ipc/shm.c:do_shmat`): regions of two never become one.
         let attached = MemoryObject::new(segment.object.kind().clone(), segment.object.name());
-        self.hardware.share(&attached, &segment.object)?;
+        self.objects.share(&attached, &segment.object)?;
         segment.object = attached;
         if !self.is_capable {
             // The owner may read it and write to it.
@@ -311,7 +316,7 @@ impl MachineKernel {
         }
         if let Some(prepared) = &self.prepared {
             let full = vec![segment_byte; usize::try_from(prepared.segment.pages.bytes()).unwrap_or(0)];
-            let _ = self.hardware.write(&prepared.segment.object, 0, &full);
+            let _ = self.objects().write(&prepared.segment.object, 0, &full);
         }
     }
 
@@ -324,7 +329,7 @@ impl MachineKernel {
         let inode = prepared.memfds.get();
         prepared.memfds.set(inode + 1);
         let id = FileId { device: prepared.memfd_device, inode };
-        let object = self.hardware.object(ObjectKind::Memfd(id), &name, 0)?;
+        let object = self.objects().object(ObjectKind::Memfd(id), &name, 0)?;
         let seals = match has(libc::MFD_NOEXEC_SEAL) {
             true => libc::F_SEAL_EXEC,
             false if has(libc::MFD_ALLOW_SEALING) => 0,
@@ -359,7 +364,7 @@ impl MachineKernel {
         }
         file.seals.set(file.seals.get() | seals);
         if file.has_seal(libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) {
-            self.hardware.seal_writes(&file.object)?;
+            self.objects().seal_writes(&file.object)?;
         }
         Ok(0)
     }
@@ -367,11 +372,9 @@ impl MachineKernel {
     /// Whether some process has a shared map of the object that may be written to, or may become so.
     fn may_be_written(&self, object: &Object) -> bool {
         let is_writable = |process: &super::Process| {
-            process.space.with_manager(|manager| {
-                manager.map().iter().any(|entry| {
-                    let is_its = entry.region.object().is_some_and(|other| Arc::ptr_eq(other, object));
-                    is_its && entry.region.is_shared() && entry.region.prot_max.contains(Prot::WRITE)
-                })
+            process.space.books().map().iter().any(|entry| {
+                let is_its = entry.region.object().is_some_and(|other| Arc::ptr_eq(other, object));
+                is_its && entry.region.is_shared() && entry.region.prot_max.contains(Prot::WRITE)
             })
         };
         self.processes.iter().any(is_writable)
@@ -386,10 +389,10 @@ impl MachineKernel {
         if !traits.contains(FileTraits::REGULAR | FileTraits::WRITABLE) {
             return Err(Errno::Inval);
         }
-        let old = self.hardware.size(&file.object);
+        let old = self.objects().size(&file.object);
         if let Some(disk) = &file.disk {
             disk.check(bytes)?;
-            self.hardware.resize(&file.object, bytes)?;
+            self.objects().resize(&file.object, bytes)?;
             disk.truncate(bytes);
             self.forget_tail(&file, old, bytes);
             return Ok(0);
@@ -400,7 +403,7 @@ impl MachineKernel {
             return Err(Errno::Perm);
         }
         // A memfd is made with VM_NORESERVE: no size is too large.
-        self.hardware.resize(&file.object, bytes).map(|()| 0)
+        self.objects().resize(&file.object, bytes).map(|()| 0)
     }
 
     /// What a map has stored behind the end of a file on a disk is gone when the file becomes longer: up to the new end,
@@ -409,7 +412,7 @@ impl MachineKernel {
         let end = end.min(old.next_multiple_of(PAGE));
         if file.body == Body::Disk && old < end {
             let zeros = vec![0; usize::try_from(end - old).unwrap_or(0)];
-            let _ = self.hardware.write(&file.object, old, &zeros);
+            let _ = self.objects().write(&file.object, old, &zeros);
         }
     }
 
@@ -440,13 +443,13 @@ impl MachineKernel {
     }
 
     fn set_aside(&self, file: &File, mode: u64, offset: u64, end: u64) -> Result<u64, Errno> {
-        let old = self.hardware.size(&file.object);
+        let old = self.objects().size(&file.object);
         if file.has_seal(libc::F_SEAL_GROW) && end > old {
             return Err(Errno::Perm);
         }
         let extent = if mode & KEEP_SIZE == 0 { Extent::Grows } else { Extent::Stays };
-        self.hardware.allocate(&file.object, (offset, end - offset), extent)?;
-        self.forget_tail(file, old, self.hardware.size(&file.object));
+        self.objects().allocate(&file.object, (offset, end - offset), extent)?;
+        self.forget_tail(file, old, self.objects().size(&file.object));
         Ok(0)
     }
 
@@ -454,7 +457,7 @@ impl MachineKernel {
         if file.has_seal(libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) {
             return Err(Errno::Perm);
         }
-        self.hardware.punch(&file.object, offset, len).map(|()| 0)
+        self.objects().punch(&file.object, offset, len).map(|()| 0)
     }
 
     /// pwrite(2).
@@ -470,14 +473,14 @@ impl MachineKernel {
             _ => {}
         }
         let end = end_of(offset, from.len())?;
-        let old = self.hardware.size(&file.object);
+        let old = self.objects().size(&file.object);
         let is_forbidden = file.has_seal(libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE)
             || end > old && file.has_seal(libc::F_SEAL_GROW);
         if is_forbidden {
             return Err(Errno::Perm);
         }
         file.disk.as_ref().map_or(Ok(()), |disk| disk.check(end))?;
-        let written = self.hardware.write(&file.object, offset, from)?;
+        let written = self.objects().write(&file.object, offset, from)?;
         self.forget_tail(&file, old, offset.max(old));
         Ok(written as u64)
     }
@@ -498,9 +501,9 @@ impl MachineKernel {
             _ => {}
         }
         end_of(offset, to.len())?;
-        let left = self.hardware.size(&file.object).saturating_sub(offset);
+        let left = self.objects().size(&file.object).saturating_sub(offset);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(to.len());
-        self.hardware.read(&file.object, offset, &mut to[..len]).map(|count| count as u64)
+        self.objects().read(&file.object, offset, &mut to[..len]).map(|count| count as u64)
     }
 
     /// The file to be read or written at `offset`.

@@ -1,246 +1,330 @@
-//! All that the little kernel knows of the machine and the pager.
+//! What the little kernel runs on: memory and address spaces of the pager's, and something that runs programs in them.
+//!
+//! Whoever has a machine brings a [`Hardware`], which makes a [`Space`] for each process. The rest follows from the pager:
+//! what files are kept in ([`Objects`]), and what can be said of a space without running anything in it ([`Books`]).
 
-use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use pagewarden::frame::{FrameError, FrameNumber, FrameRange, Frames, FramesConfig, MemoryKind, MemoryMap};
-use pagewarden::linux::Request;
-use pagewarden::machine::{Machine, MachineConfig};
-use pagewarden::manager::{Access, FaultSignal, SpaceConfig};
+use pagewarden::linux::{self, Request};
+use pagewarden::manager::{Privileges, ResourceLimits, SpaceConfig, Totals};
+use pagewarden::mmu::{Mmu, PhysMem};
 use pagewarden::object::{Extent, ObjectSource};
-use pagewarden::pager::{AddressSpace, Fault, Pager, SpacePager};
-use pagewarden::{
-    Account, Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, Resource, ResourceLedger, VirtAddr,
-};
+use pagewarden::pager::{AddressSpace, Pager};
+use pagewarden::{Account, Errno, MemoryObject, ObjectKind, Resource, VirtAddr, Vmmap};
 
-use super::disk::Disk;
+use super::super::outcome::Outcome;
 
 /// A memory object with pages of the pager's.
-pub(super) type Object = Arc<MemoryObject>;
-/// The platform of a space.
-type Platform = SpacePager<Machine>;
+pub type Object = Arc<MemoryObject>;
 
-/// How many processors there are.
-pub(super) const PROCESSORS: usize = 4;
-/// Frames of memory: 128 MiB, which no program fills.
-const FRAMES: u64 = 1 << 15;
-/// Frames that each processor keeps for itself.
-const MAGAZINE_FRAMES: usize = 8;
+/// Makes a machine for processes like that of the configuration.
+pub type MakeHardware<'a> = &'a dyn Fn(&SpaceConfig) -> io::Result<Box<dyn Hardware>>;
 
-/// The machine, and the pager that owns its memory.
-#[derive(Debug)]
-pub(super) struct Hardware {
-    machine: Arc<Machine>,
-    pager: Arc<Pager<Machine>>,
-    ledger: ResourceLedger,
-    /// Frames that were free at the start, and what was charged.
-    available: u64,
-    charged: [u64; Resource::ALL.len()],
-    /// Which root table each processor has.
-    active: RefCell<[Option<FrameNumber>; PROCESSORS]>,
+/// A machine that was just switched on.
+pub trait Hardware: fmt::Debug {
+    /// What its memory is made into.
+    fn objects(&self) -> &dyn Objects;
+
+    /// The first space; the account of `config` is replaced by one of the machine's.
+    ///
+    /// # Errors
+    /// No memory for it.
+    fn space(&self, config: SpaceConfig) -> Result<Box<dyn Space>, Errno>;
+
+    /// The segment that all spaces attach, if the machine has its own idea of segments; known when there is a space.
+    fn segment(&self) -> Option<Object> {
+        None
+    }
+
+    /// What is allocated, charged or mapped and should not be, once all spaces and objects are gone.
+    fn left(&self) -> Vec<String>;
 }
 
-/// An address space.
-#[derive(Debug)]
-pub(super) struct Space(AddressSpace<Machine>);
+/// A process's memory, and what runs there.
+pub trait Space: fmt::Debug {
+    /// The space itself.
+    fn books(&self) -> &dyn Books;
 
-/// What became of a fault.
-pub(super) enum Resolved {
-    /// The access is to be tried again.
-    Again,
-    /// It ends in this signal.
-    Signal(FaultSignal),
-    /// There is no frame left.
-    OutOfMemory,
-}
-
-impl Hardware {
-    /// A machine that was just switched on.
-    pub(super) fn new() -> io::Result<Self> {
-        let config = MachineConfig { frames: FRAMES, processors: PROCESSORS, ..MachineConfig::default() };
-        let machine = Arc::new(Machine::new(config));
-        let ledger = ResourceLedger::new(Limits::UNLIMITED);
-        let frames = frames().map_err(|error| io::Error::other(format!("no frames: {error:?}")))?;
-        let pager = Pager::new(Arc::clone(&machine), frames, ledger.root()).map_err(io::Error::other)?;
-        let available = pager.frames().available();
-        let charged = Resource::ALL.map(|resource| ledger.root().used(resource));
-        Ok(Self { machine, pager, ledger, available, charged, active: RefCell::new([None; PROCESSORS]) })
+    /// What is mapped where programs may not.
+    fn outside(&self) -> Outside {
+        Outside::default()
     }
 
-    /// A new account for a process.
-    pub(super) fn account(&self) -> Account {
-        self.ledger.root().child(Limits::UNLIMITED)
+    /// Sets what `setrlimit` would for what programs map.
+    fn set_limits(&self, limits: ResourceLimits) {
+        self.books().set_limits(limits);
     }
 
-    /// An empty space; the account of `config` is replaced.
-    pub(super) fn space(&self, config: SpaceConfig) -> Result<Space, Errno> {
-        let config = SpaceConfig { account: self.account(), ..config };
-        AddressSpace::new(&self.pager, config).map(Space)
-    }
-
-    /// An object of memory, so many bytes long.
-    pub(super) fn object(&self, kind: ObjectKind, name: &str, bytes: u64) -> Result<Object, Errno> {
-        self.pager.new_object(kind, name, ObjectSource::Anonymous { bytes })
-    }
-
-    /// Gives `object` the pages of the file on `disk`.
-    pub(super) fn fill(&self, object: &Object, disk: &Arc<Disk>) -> Result<(), Errno> {
-        let disk = Arc::clone(disk);
-        self.pager.back(object, ObjectSource::File(disk))
-    }
-
-    /// Gives `object` the pages of another.
-    pub(super) fn share(&self, object: &Object, other: &Object) -> Result<(), Errno> {
-        self.pager.share(object, other)
-    }
-
-    /// How long an object is, in bytes.
-    pub(super) fn size(&self, object: &Object) -> u64 {
-        self.pager.size(object).unwrap_or(0)
-    }
-
-    /// Reads from an object, up to its end.
-    pub(super) fn read(&self, object: &Object, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
-        self.pager.read(object, offset, to)
-    }
-
-    /// Writes to an object, which grows if need be.
-    pub(super) fn write(&self, object: &Object, offset: u64, from: &[u8]) -> Result<usize, Errno> {
-        self.pager.write(object, offset, from)
-    }
-
-    /// No new map of the object may be written through.
-    pub(super) fn seal_writes(&self, object: &Object) -> Result<(), Errno> {
-        self.pager.seal_writes(object)
-    }
-
-    /// Makes an object longer or shorter.
-    pub(super) fn resize(&self, object: &Object, bytes: u64) -> Result<(), Errno> {
-        self.pager.resize(object, bytes)
-    }
-
-    /// Makes a part of an object zeros.
-    pub(super) fn punch(&self, object: &Object, offset: u64, len: u64) -> Result<(), Errno> {
-        self.pager.punch(object, offset, len)
-    }
-
-    /// Gives a part of an object its pages.
-    pub(super) fn allocate(&self, object: &Object, part: (u64, u64), extent: Extent) -> Result<(), Errno> {
-        self.pager.allocate(object, part, extent)
-    }
-
-    /// Has a processor run in `space`.
-    fn enter(&self, space: &Space, processor: usize) {
-        let mut active = self.active.borrow_mut();
-        let root = space.0.root();
-        if active[processor] != Some(root) {
-            self.machine.activate(processor, root);
-            active[processor] = Some(root);
-        }
-    }
-
-    /// Has no processor run in `space` any more, which is about to go.
-    pub(super) fn leave(&self, space: &Space) {
-        let root = space.0.root();
-        for (processor, active) in self.active.borrow_mut().iter_mut().enumerate() {
-            if *active == Some(root) {
-                self.machine.deactivate(processor);
-                *active = None;
-            }
-        }
-    }
-
-    /// Loads bytes that lie in one page; whether there was no fault.
-    pub(super) fn load(&self, space: &Space, processor: usize, addr: VirtAddr, to: &mut [u8]) -> bool {
-        self.enter(space, processor);
-        self.machine.load(processor, addr, to).is_ok()
-    }
-
-    /// Stores bytes that lie in one page; whether there was no fault.
-    pub(super) fn store(&self, space: &Space, processor: usize, addr: VirtAddr, from: &[u8]) -> bool {
-        self.enter(space, processor);
-        self.machine.store(processor, addr, from).is_ok()
-    }
-
-    /// Fetches bytes that lie in one page; whether there was no fault.
-    pub(super) fn fetch(&self, space: &Space, processor: usize, addr: VirtAddr, to: &mut [u8]) -> bool {
-        self.enter(space, processor);
-        self.machine.fetch(processor, addr, to).is_ok()
-    }
-
-    /// What is allocated or charged; nothing, once all spaces and objects are gone.
-    pub(super) fn left(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        let available = self.pager.frames().available();
-        if available != self.available {
-            left.push(format!("{available} frames are free, and {} were at the start", self.available));
-        }
-        for (resource, charged) in Resource::ALL.into_iter().zip(self.charged) {
-            let used = self.ledger.root().used(resource);
-            if used != charged {
-                left.push(format!("{used} of {resource:?} are charged, and {charged} were at the start"));
-            }
-        }
-        left
-    }
-}
-
-/// All memory is there to be given out.
-fn frames() -> Result<Frames, FrameError> {
-    let mut map = MemoryMap::new();
-    let all = FrameNumber::new(0).and_then(|first| FrameRange::new(first, PageCount::new(FRAMES)));
-    map.add(all.ok_or(FrameError::InvalidRange)?, MemoryKind::Usable)?;
-    let config = FramesConfig { processors: PROCESSORS, magazine_frames: MAGAZINE_FRAMES, zeroed_frames: 0 };
-    Frames::new(&map, config)
-}
-
-impl Space {
-    /// Answers a memory call.
-    pub(super) fn call(&self, request: &Request) -> Result<u64, Errno> {
-        self.0.call(request).map_err(|refusal| refusal.errno)
-    }
+    /// Makes a memory call.
+    ///
+    /// # Errors
+    /// As Linux answers it.
+    fn call(&self, call: &MemoryCall<'_>) -> Result<u64, Errno>;
 
     /// A copy, for a child.
-    pub(super) fn fork(&self, account: Account) -> Result<Self, Errno> {
-        self.0.fork(&account).map(Self).map_err(|refusal| refusal.errno)
+    ///
+    /// # Errors
+    /// No memory for it.
+    fn fork(&self) -> Result<Box<dyn Space>, Errno>;
+
+    /// Loads bytes that lie in one page, on the processor of that number.
+    ///
+    /// # Errors
+    /// The fault that this makes.
+    fn load(&self, processor: usize, addr: VirtAddr, to: &mut [u8]) -> Result<(), Outcome>;
+
+    /// Stores bytes that lie in one page.
+    ///
+    /// # Errors
+    /// The fault that this makes.
+    fn store(&self, processor: usize, addr: VirtAddr, from: &[u8]) -> Result<(), Outcome>;
+
+    /// Fetches an instruction of one byte.
+    ///
+    /// # Errors
+    /// The fault that this makes.
+    fn fetch(&self, processor: usize, addr: VirtAddr) -> Result<(), Outcome>;
+}
+
+/// What is mapped of a process that its program does not know of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Outside {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// What `RLIMIT_DATA` counts of that.
+    pub data_bytes: u64,
+}
+
+/// A memory call, as it was made and as it was understood.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryCall<'a> {
+    /// Which.
+    pub number: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// The same with files instead of descriptors.
+    pub request: &'a Request,
+}
+
+/// Memory objects of a pager.
+pub trait Objects: fmt::Debug {
+    /// A new one, so many bytes long.
+    ///
+    /// # Errors
+    /// No memory.
+    fn object(&self, kind: ObjectKind, name: &str, bytes: u64) -> Result<Object, Errno>;
+
+    /// Gives one that has none yet pages.
+    ///
+    /// # Errors
+    /// No memory.
+    fn fill(&self, object: &Object, source: ObjectSource) -> Result<(), Errno>;
+
+    /// Gives one the pages of another.
+    ///
+    /// # Errors
+    /// No memory.
+    fn share(&self, object: &Object, other: &Object) -> Result<(), Errno>;
+
+    /// How long one is, in bytes.
+    fn size(&self, object: &Object) -> u64;
+
+    /// Reads, up to its end.
+    ///
+    /// # Errors
+    /// As [`Pager::read`].
+    fn read(&self, object: &Object, offset: u64, to: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Writes; it grows if need be.
+    ///
+    /// # Errors
+    /// As [`Pager::write`].
+    fn write(&self, object: &Object, offset: u64, from: &[u8]) -> Result<usize, Errno>;
+
+    /// No new map of it may be written through.
+    ///
+    /// # Errors
+    /// As [`Pager::seal_writes`].
+    fn seal_writes(&self, object: &Object) -> Result<(), Errno>;
+
+    /// Makes one longer or shorter.
+    ///
+    /// # Errors
+    /// As [`Pager::resize`].
+    fn resize(&self, object: &Object, bytes: u64) -> Result<(), Errno>;
+
+    /// Makes a part zeros.
+    ///
+    /// # Errors
+    /// As [`Pager::punch`].
+    fn punch(&self, object: &Object, offset: u64, len: u64) -> Result<(), Errno>;
+
+    /// Gives a part its pages.
+    ///
+    /// # Errors
+    /// As [`Pager::allocate`].
+    fn allocate(&self, object: &Object, part: (u64, u64), extent: Extent) -> Result<(), Errno>;
+}
+
+impl<M: PhysMem + Mmu + 'static> Objects for Arc<Pager<M>> {
+    fn object(&self, kind: ObjectKind, name: &str, bytes: u64) -> Result<Object, Errno> {
+        self.new_object(kind, name, ObjectSource::Anonymous { bytes })
     }
 
-    /// What an access does that the machine could not make.
-    pub(super) fn resolve(&self, addr: VirtAddr, access: Access) -> Resolved {
-        match self.0.fault(addr, access) {
-            Ok(()) => Resolved::Again,
-            Err(Fault::Signal(signal)) => Resolved::Signal(signal),
-            Err(Fault::OutOfMemory) => Resolved::OutOfMemory,
-        }
+    fn fill(&self, object: &Object, source: ObjectSource) -> Result<(), Errno> {
+        self.back(object, source)
     }
 
-    /// Copies bytes out of the space, as far as they may be read; how many.
-    pub(super) fn copy_from_user(&self, addr: VirtAddr, to: &mut [u8]) -> usize {
-        let wanted = to.len();
-        self.0.copy_from_user(addr, to).map_or_else(|fault| fault.copied, |()| wanted)
+    fn share(&self, object: &Object, other: &Object) -> Result<(), Errno> {
+        Pager::share(self, object, other)
     }
 
-    /// Copies bytes into the space, as far as they may be written; how many.
-    pub(super) fn copy_to_user(&self, addr: VirtAddr, from: &[u8]) -> usize {
-        self.0.copy_to_user(addr, from).map_or_else(|fault| fault.copied, |()| from.len())
+    fn size(&self, object: &Object) -> u64 {
+        Pager::size(self, object).unwrap_or(0)
     }
 
-    /// Shows the manager.
-    pub(super) fn with_manager<R>(&self, look: impl FnOnce(&PageManager<Platform>) -> R) -> R {
-        self.0.with_manager(look)
+    fn read(&self, object: &Object, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        Pager::read(self, object, offset, to)
     }
 
-    /// Lends it.
-    pub(super) fn with_manager_mut<R>(&self, change: impl FnOnce(&mut PageManager<Platform>) -> R) -> R {
-        self.0.with_manager_mut(change)
+    fn write(&self, object: &Object, offset: u64, from: &[u8]) -> Result<usize, Errno> {
+        Pager::write(self, object, offset, from)
     }
+
+    fn seal_writes(&self, object: &Object) -> Result<(), Errno> {
+        Pager::seal_writes(self, object)
+    }
+
+    fn resize(&self, object: &Object, bytes: u64) -> Result<(), Errno> {
+        Pager::resize(self, object, bytes)
+    }
+
+    fn punch(&self, object: &Object, offset: u64, len: u64) -> Result<(), Errno> {
+        Pager::punch(self, object, offset, len)
+    }
+
+    fn allocate(&self, object: &Object, part: (u64, u64), extent: Extent) -> Result<(), Errno> {
+        Pager::allocate(self, object, part, extent)
+    }
+}
+
+/// What is known of a space, whatever runs in it.
+pub trait Books {
+    /// Its map.
+    fn map(&self) -> Vmmap;
+
+    /// Its break.
+    fn program_break(&self) -> VirtAddr;
+
+    /// Why a request would be refused, if it would be.
+    fn refusal(&self, request: &Request) -> Option<Errno>;
+
+    /// Carries out a request and answers as Linux would.
+    ///
+    /// # Errors
+    /// As Linux answers it.
+    fn answer(&self, request: &Request) -> Result<u64, Errno>;
+
+    /// Its map, as `/proc/PID/maps` shows it.
+    fn maps_text(&self) -> String;
+
+    /// What is counted, and how many pages are locked.
+    fn totals(&self) -> (Totals, u64);
+
+    /// Sets what `setrlimit` would.
+    fn set_limits(&self, limits: ResourceLimits);
+
+    /// Sets what it may do.
+    fn set_privileges(&self, privileges: Privileges);
 
     /// Compares tables and map.
     ///
     /// # Panics
     /// If they do not agree.
-    pub(super) fn check_invariants(&self) {
-        self.0.check_invariants();
+    fn check(&self);
+
+    /// Copies bytes out, as far as they may be read; how many.
+    fn copy_out(&self, addr: VirtAddr, to: &mut [u8]) -> usize;
+
+    /// Copies bytes in, as far as they may be written; how many.
+    fn copy_in(&self, addr: VirtAddr, from: &[u8]) -> usize;
+}
+
+impl<M: PhysMem + Mmu + 'static> Books for AddressSpace<M> {
+    fn map(&self) -> Vmmap {
+        self.with_manager(|manager| manager.map().clone())
+    }
+
+    fn program_break(&self) -> VirtAddr {
+        self.with_manager(|manager| manager.program_break())
+    }
+
+    fn refusal(&self, request: &Request) -> Option<Errno> {
+        self.with_manager(|manager| manager.plan(request).err().map(|refusal| refusal.errno))
+    }
+
+    fn answer(&self, request: &Request) -> Result<u64, Errno> {
+        let result = self.call(request).map_err(|refusal| refusal.errno);
+        linux::answer(request, result, self.program_break())
+    }
+
+    fn maps_text(&self) -> String {
+        self.with_manager(|manager| manager.maps_text())
+    }
+
+    fn totals(&self) -> (Totals, u64) {
+        self.with_manager(|manager| (*manager.totals(), manager.locked_pages()))
+    }
+
+    fn set_limits(&self, limits: ResourceLimits) {
+        self.with_manager_mut(|manager| manager.set_limits(limits));
+    }
+
+    fn set_privileges(&self, privileges: Privileges) {
+        self.with_manager_mut(|manager| manager.set_privileges(privileges));
+    }
+
+    fn check(&self) {
+        self.check_invariants();
+    }
+
+    fn copy_out(&self, addr: VirtAddr, to: &mut [u8]) -> usize {
+        let wanted = to.len();
+        self.copy_from_user(addr, to).map_or_else(|fault| fault.copied, |()| wanted)
+    }
+
+    fn copy_in(&self, addr: VirtAddr, from: &[u8]) -> usize {
+        self.copy_to_user(addr, from).map_or_else(|fault| fault.copied, |()| from.len())
+    }
+}
+
+/// What was free and charged when a machine was switched on.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    available: u64,
+    charged: [u64; Resource::ALL.len()],
+}
+
+impl Balance {
+    /// What there is now; `account` pays for all.
+    pub fn new<M: PhysMem + Mmu + 'static>(pager: &Pager<M>, account: &Account) -> Self {
+        Self { available: pager.frames().available(), charged: Resource::ALL.map(|resource| account.used(resource)) }
+    }
+
+    /// What is missing since.
+    pub fn left<M: PhysMem + Mmu + 'static>(&self, pager: &Pager<M>, account: &Account) -> Vec<String> {
+        let now = Self::new(pager, account);
+        let mut left = Vec::new();
+        if now.available != self.available {
+            left.push(format!("{} frames are free, and {} were at the start", now.available, self.available));
+        }
+        for (resource, (used, charged)) in Resource::ALL.into_iter().zip(now.charged.into_iter().zip(self.charged)) {
+            if used != charged {
+                left.push(format!("{used} of {resource:?} are charged, and {charged} were at the start"));
+            }
+        }
+        left
     }
 }

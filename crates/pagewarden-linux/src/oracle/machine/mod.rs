@@ -1,13 +1,13 @@
-//! A little kernel over the pager and the software machine, as much of one as programs of memory calls can tell.
+//! A little kernel over the pager and a machine, as much of one as programs of memory calls can tell.
 //!
 //! ```text
 //!   system call -> linux::decode -> AddressSpace -> PageManager -> Pager -> tables in the machine's memory
-//!   load, store -> Machine: TLB, walk -> fault -> AddressSpace::fault -> once more, or a signal
+//!   load, store -> the machine: TLB, walk -> fault -> AddressSpace::fault -> once more, or a signal
 //! ```
 //!
-//! All its processes are in one process of the host: `family` copies what a fork copies of the interpreter. `hardware` is
-//! all that knows the machine and the pager, `touch` what a processor does, `copies` what a kernel copies, `files` what
-//! descriptors are, `disk` what is behind a regular file.
+//! All its processes are in one process of the host: `family` copies what a fork copies of the interpreter. `hardware` says
+//! what a machine is, `software` is one in software, `views` is the host as one; `touch` is what a processor does, `copies` what a kernel copies,
+//! `files` what descriptors are, `disk` what is behind a regular file.
 //!
 //! Threads and children run on processors in turn, and a processor is told of a space only when it has run in another, so
 //! that what it remembers is old. When a program has ended so has every space, and nothing may be left that was
@@ -18,9 +18,15 @@ mod disk;
 mod family;
 mod files;
 mod hardware;
+mod software;
 mod touch;
+mod views;
 mod watch;
 
+pub use hardware::{Balance, Books, Hardware, MakeHardware, MemoryCall, Object, Objects, Outside, Space};
+pub(super) use software::SoftwareMachine;
+pub use touch::fault_outcome;
+pub(super) use views::HostHardware;
 pub(super) use watch::run_watched;
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +37,7 @@ use pagewarden::linux::{self, FileTraits, MapFlags, MapSource, Request};
 use pagewarden::manager::{NoReserve, Policy, Privileges, ResourceLimits};
 use pagewarden::{Errno, ObjectKind, PageRange, VirtAddr};
 
-use super::enclosure::{END, START, Sums};
+use super::enclosure::{Counterpart, Range, Sums};
 use super::files::Files;
 use super::kernel::{hard_limit, sums_of};
 use super::outcome::Outcome;
@@ -39,7 +45,6 @@ use super::program::PAGE;
 use crate::arena::{self, ArenaOptions};
 use crate::overcommit;
 use files::{GuestFiles, OpenFiles, Prepared};
-use hardware::{Hardware, PROCESSORS, Space};
 
 /// The descriptor that names the process that uses it.
 pub(super) const OWN_PROCESS: i32 = 986;
@@ -60,7 +65,8 @@ pub(super) struct MachineKernel {
     prepared: Option<Prepared>,
     /// What those of address space, data and locked memory may be raised to.
     hard: [u64; 3],
-    hardware: Hardware,
+    counterpart: Counterpart,
+    hardware: Box<dyn Hardware>,
 }
 
 /// A process of a program.
@@ -68,24 +74,27 @@ pub(super) struct MachineKernel {
 struct Process {
     /// Which of all that ever were.
     number: usize,
-    space: Space,
+    space: Box<dyn Space>,
     open: RefCell<OpenFiles>,
     limits: ResourceLimits,
     is_capable: Cell<bool>,
 }
 
 impl MachineKernel {
-    /// A machine with one process, which has open what `files` has.
-    pub(super) fn new(files: &Files) -> io::Result<Self> {
+    /// A machine with one process, which has open what `files` has and may map where `counterpart` may.
+    pub(super) fn new(files: &Files, counterpart: Counterpart, make: MakeHardware<'_>) -> io::Result<Self> {
         let overcommit = overcommit::of_host()?;
         let policy = Policy { overcommit, no_reserve: NoReserve::Free, ..Policy::default() };
-        let options = ArenaOptions { size: END - START, address: Some(START), policy, ..ArenaOptions::default() };
-        let range = PageRange::new(address(START), address(END)).ok_or(io::ErrorKind::InvalidInput)?;
-        let config = arena::config(range, &options)?;
+        let Range { start, end, .. } = counterpart.range();
+        let options = ArenaOptions { size: end - start, address: Some(start), policy, ..ArenaOptions::default() };
+        let range = PageRange::new(address(start), address(end)).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut config = arena::config(range, &options)?;
+        // The host's search from below begins above all that is free there, also for what is to lie above 4 GiB.
+        config.layout.bottom_up_base = range.end();
         let limits = config.limits.clone();
-        let hardware = Hardware::new()?;
-        let (prepared, open) = Prepared::new(files, &hardware)?;
+        let hardware = make(&config)?;
         let space = hardware.space(config).map_err(io::Error::other)?;
+        let (prepared, open) = Prepared::new(files, &*hardware)?;
         let first = Process { number: 0, space, open: RefCell::new(open), limits, is_capable: Cell::new(true) };
         Ok(Self {
             processes: vec![first],
@@ -94,6 +103,7 @@ impl MachineKernel {
             thread: None,
             prepared: Some(prepared),
             hard: [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(hard_limit),
+            counterpart,
             hardware,
         })
     }
@@ -102,14 +112,27 @@ impl MachineKernel {
         &self.processes[self.current]
     }
 
-    fn space(&self) -> &Space {
-        &self.process().space
+    fn space(&self) -> &dyn Space {
+        &*self.process().space
     }
 
-    /// The processor that runs the present thread.
+    fn books(&self) -> &dyn Books {
+        self.space().books()
+    }
+
+    fn objects(&self) -> &dyn Objects {
+        self.hardware.objects()
+    }
+
+    /// As whom it is compared with the host.
+    pub(super) const fn counterpart(&self) -> Counterpart {
+        self.counterpart
+    }
+
+    /// The number of the processor that runs the present thread.
     fn processor(&self) -> usize {
         let first = self.process().number;
-        self.thread.map_or(first, |thread| first + 1 + thread % 2) % PROCESSORS
+        self.thread.map_or(first, |thread| first + 1 + thread % 2)
     }
 
     /// Has another thread of the process run, or the first again.
@@ -133,26 +156,27 @@ impl MachineKernel {
         let mut open = self.process().open.borrow_mut();
         let Some(prepared) = &self.prepared else { return Err(Errno::NoSys) };
         let is_capable = self.process().is_capable.get();
-        let hardware = &self.hardware;
-        let mut files = GuestFiles { open: &mut open, prepared, hardware, is_capable, is_zero: false };
+        let objects = self.objects();
+        let mut files = GuestFiles { open: &mut open, prepared, objects, is_capable, is_zero: false };
         let request = linux::decode(number.cast_unsigned(), args, &mut files)?;
         let is_zero = files.is_zero;
         let mut request = request.ok_or(Errno::NoSys)?;
         if is_zero {
             self.share_zero_pages(&mut request)?;
         }
-        let result = self.refused_by_file(&request).map_or_else(|| self.space().call(&request), Err);
-        let program_break = self.space().with_manager(|manager| manager.program_break());
-        linux::answer(&request, result, program_break)
+        match self.refused_by_file(&request) {
+            Some(errno) => Err(errno),
+            None => self.space().call(&MemoryCall { number: number.cast_unsigned(), args, request: &request }),
+        }
     }
 
     /// A shared map of `/dev/zero` is new shared memory.
     fn share_zero_pages(&self, request: &mut Request) -> Result<(), Errno> {
         let Request::Mmap(call) = request else { return Ok(()) };
         let MapSource::File(file) = &mut call.source else { return Ok(()) };
-        if call.flags.contains(MapFlags::SHARED) && call.len <= END - START {
+        if call.flags.contains(MapFlags::SHARED) && call.len <= self.counterpart.range().end {
             let bytes = call.len.next_multiple_of(PAGE);
-            file.object = self.hardware.object(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", bytes)?;
+            file.object = self.objects().object(ObjectKind::SharedAnonymous, "/dev/zero (deleted)", bytes)?;
         }
         Ok(())
     }
@@ -165,12 +189,12 @@ impl MachineKernel {
         if !call.flags.contains(MapFlags::SYNC) || !file.traits.contains(FileTraits::SYNC) {
             return None;
         }
-        if let Err(refusal) = self.space().with_manager(|manager| manager.plan(request).map(drop)) {
-            return Some(refusal.errno);
+        if let Some(errno) = self.books().refusal(request) {
+            return Some(errno);
         }
         if call.flags.contains(MapFlags::FIXED) {
             // By then what was there is gone.
-            let _ = self.space().call(&Request::Munmap { addr: call.addr, len: call.len });
+            let _ = self.books().answer(&Request::Munmap { addr: call.addr, len: call.len });
         }
         Some(Errno::OpNotSupp)
     }
@@ -186,24 +210,26 @@ impl MachineKernel {
             _ => return Outcome::Error(libc::EINVAL),
         };
         *limit = bytes.min(hard);
-        process.space.with_manager_mut(|manager| manager.set_limits(process.limits.clone()));
+        process.space.set_limits(process.limits.clone());
         Outcome::Value(0)
     }
 
     /// Takes all privileges from the process.
     pub(super) fn drop_capabilities(&self) {
         self.process().is_capable.set(false);
-        self.space().with_manager_mut(|manager| manager.set_privileges(Privileges::empty()));
+        self.books().set_privileges(Privileges::empty());
     }
 
     /// The regions of the process, as `/proc/PID/maps` lists them.
     pub(super) fn maps_text(&self) -> String {
-        self.space().with_manager(|manager| manager.maps_text())
+        self.books().maps_text()
     }
 
     /// What is counted for it.
     pub(super) fn sums(&self) -> Sums {
-        self.space().with_manager(|manager| sums_of(manager.totals(), manager.locked_pages()))
+        let (totals, locked) = self.books().totals();
+        let (all, outside) = (sums_of(&totals, locked), self.space().outside());
+        Sums { size: all.size.saturating_sub(outside.bytes), data: all.data.saturating_sub(outside.data_bytes), ..all }
     }
 
     /// Compares the tables with the map.
@@ -211,7 +237,7 @@ impl MachineKernel {
     /// # Panics
     /// If they do not agree.
     pub(super) fn check_invariants(&self) {
-        self.space().check_invariants();
+        self.books().check();
     }
 
     /// The process that runs.
@@ -226,7 +252,7 @@ impl MachineKernel {
 
     /// Makes a child of the process that runs, which goes on.
     fn fork(&mut self) -> Result<ProcessId, Errno> {
-        let space = self.space().fork(self.hardware.account())?;
+        let space = self.space().fork()?;
         let parent = self.process();
         let child = Process {
             number: self.made,
@@ -242,9 +268,7 @@ impl MachineKernel {
 
     /// Ends the youngest process.
     fn end_process(&mut self) {
-        if let Some(process) = self.processes.pop() {
-            self.hardware.leave(&process.space);
-        }
+        self.processes.pop();
     }
 
     /// Ends every process and says what is left that should not be.
