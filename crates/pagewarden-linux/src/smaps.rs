@@ -181,7 +181,8 @@ impl Mapping {
             if self.prot.is_empty() { Kind::Reserved } else { Kind::Anonymous }
         } else if begins("[") {
             Kind::Kernel
-        } else if begins("/dev/") && !begins("/dev/shm/") || !begins("/") {
+        } else if begins("/dev/") && !begins("/dev/shm/") || !begins("/") && name.contains(&b':') {
+            // The kernel's own are `anon_inode:[...]` and the like; a program in a cage has the name that it was given.
             Kind::Device
         } else {
             Kind::File

@@ -15,9 +15,12 @@ use source::{Source, has_word, is_name};
 
 /// Longer files are to be split.
 const MAX_LINES: usize = 600;
-/// Where unsafe code may be: two crates, where windows become slices, what the bench needs to give its peers memory of their
-/// own, the kernel itself and its programs.
+/// Where unsafe code may be: two crates, where cages meet the runtime, signals and stacks, where windows become slices, what
+/// the bench needs to give its peers memory of their own, the kernel itself and its programs.
 const UNSAFE_PLACES: &[&str] = &[
+    "crates/pagewarden-cage/src/memory.rs",
+    "crates/pagewarden-cage/src/signals.rs",
+    "crates/pagewarden-cage/src/stack.rs",
     "crates/pagewarden-copy/",
     "crates/pagewarden-linux/",
     "crates/pagewarden-vm-memory/src/region.rs",

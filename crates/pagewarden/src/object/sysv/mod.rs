@@ -478,8 +478,9 @@ impl SegmentTable {
         TableUsage { segments: self.segments.len(), pages: self.pages, highest_slot: self.segments.highest_slot() }
     }
 
-    /// Forgets what has ended. Nobody asks for it by key: that went when it was removed.
-    fn sweep(&mut self) {
+    /// Forgets what has ended, and gives its pages back. Every other call does it first; whoever ends a space may do it at
+    /// once. Nobody asks for what has ended by key: that went when it was removed.
+    pub fn sweep(&mut self) {
         if !self.shared.has_ended.swap(false, Ordering::AcqRel) {
             return;
         }
