@@ -28,6 +28,12 @@ const NEEDED: &[(&str, &str)] = &[
     ("javac", "default-jdk-headless"),
     ("valgrind", "valgrind"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("clang", "clang"),
+    ("wasm-ld", "lld"),
+    ("wasm-opt", "binaryen"),
+    ("/usr/include/wasm32-wasi/stdio.h", "wasi-libc"),
+    // The library itself is in a folder with clang's version in its name.
+    ("/usr/share/doc/libclang-rt-dev-wasm32/copyright", "libclang-rt-dev-wasm32"),
 ];
 
 /// The package that brings `program`, if the tests know one.
