@@ -16,14 +16,17 @@ const KERNEL: &str = "kernel/Cargo.toml";
 /// Its packages that run on the host too.
 const KERNEL_TESTED: &[&str] = &["--package", "pagewarden-kernel-abi", "--package", "pagewarden-kernel-loader"];
 
+/// The command with `cage`, which its users ask for.
+const CAGES: [&str; 2] = ["--features", "pagewarden-cli/cage"];
+
 type Step = fn(&mut Steps) -> Result<Verdict>;
 
 const STEPS: &[(&str, Step)] = &[
     ("packages", |_| packages::install_missing()),
     ("format", |_| run_cargo(&["fmt", "--all", "--check"])),
     ("tidy", |_| tidy::run().map(|()| Verdict::Passed)),
-    ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
-    ("unit and integration tests", |_| run_cargo(&["test", "--workspace"])),
+    ("lints", |_| run_cargo(&["clippy", "--workspace", "--all-targets", CAGES[0], CAGES[1], "--", "-D", "warnings"])),
+    ("unit and integration tests", |_| run_cargo(&["test", "--workspace", CAGES[0], CAGES[1]])),
     ("examples that must not compile", |_| refused_examples()),
     ("threads in every order, or in many", |_| concurrency::interleavings()),
     ("threads under ThreadSanitizer", |_| concurrency::sanitizer()),

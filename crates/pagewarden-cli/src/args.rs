@@ -126,6 +126,18 @@ pub(crate) enum Command {
     /// Compare pagewarden with this machine's kernel, on random programs of memory calls
     #[command(after_help = "See --help for exit status and examples.", after_long_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Run WebAssembly programs with Linux's memory calls
+    #[cfg(feature = "cage")]
+    #[command(subcommand)]
+    Cage(crate::cage::args::CageCommand),
+    /// Run WebAssembly programs with Linux's memory calls (not in this build)
+    #[cfg(not(feature = "cage"))]
+    #[command(disable_help_flag = true)]
+    Cage {
+        /// What a build with cages would do
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true, hide = true)]
+        words: Vec<OsString>,
+    },
     /// What a check runs: programs from standard input
     #[command(hide = true)]
     CheckGuest {
@@ -264,11 +276,20 @@ enum Wx {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum ForkRule {
+pub(crate) enum ForkRule {
     /// All of it: each page can be written later
     Full,
     /// Nothing: the budget may be overrun by copies
     None,
+}
+
+impl ForkRule {
+    pub(crate) const fn charge(self) -> ForkCharge {
+        match self {
+            Self::Full => ForkCharge::Full,
+            Self::None => ForkCharge::Free,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -321,10 +342,7 @@ impl PolicyArgs {
                 NoReserveRule::Charge => NoReserve::Charged,
                 NoReserveRule::Trust => NoReserve::Free,
             },
-            fork_charge: match self.fork_charge {
-                ForkRule::Full => ForkCharge::Full,
-                ForkRule::None => ForkCharge::Free,
-            },
+            fork_charge: self.fork_charge.charge(),
             // The host's own rule is all there is.
             overcommit: Overcommit::Always,
         }
@@ -342,7 +360,7 @@ pub(crate) fn parse() -> Result<Command, ExitCode> {
         let _ = error.print();
         if !error.use_stderr() {
             ExitCode::SUCCESS
-        } else if std::env::args_os().nth(1).is_some_and(|command| command == "run") {
+        } else if std::env::args_os().nth(1).is_some_and(|command| command == "run" || command == "cage") {
             // Small numbers are for the program to use.
             ExitCode::from(status::OWN_FAILURE)
         } else {

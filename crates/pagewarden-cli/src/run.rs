@@ -88,6 +88,13 @@ impl Ending {
     }
 }
 
+/// For a build without Wasmtime.
+#[cfg(not(feature = "cage"))]
+pub(crate) fn without_cages() -> ExitCode {
+    say("this build has no cages; one that has: cargo build --release -p pagewarden-cli --features cage");
+    ExitCode::from(2)
+}
+
 /// Whether all files that were asked for are complete.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Written {
@@ -97,8 +104,9 @@ enum Written {
 
 /// Opens all files before the program starts, so that a bad path costs no run.
 fn supervise(options: &RunOptions, output: &OutputArgs) -> Result<(RunOutcome, Written), Failure> {
-    let json_file = output.report_json.as_deref().map(create).transpose()?;
-    let mut trace = output.trace.as_deref().map(create).transpose()?.map(Trace::new);
+    let open = |path: &Path| create(path).map_err(|source| Failure::File { file: path.display().to_string(), source });
+    let json_file = output.report_json.as_deref().map(open).transpose()?;
+    let mut trace = output.trace.as_deref().map(open).transpose()?.map(Trace::new);
     let outcome = start(options, trace.as_mut().map(|trace| trace as &mut dyn Observer));
     let mut written = Written::Everything;
     let mut note = |path: Option<&Path>, result: io::Result<()>| {
@@ -132,25 +140,24 @@ fn summary(outcome: &RunOutcome, output: &OutputArgs, width: Option<usize>) -> S
 
 /// `path` to write to, emptied; `-` is standard error. The program does not inherit it: the library opens files
 /// close-on-exec.
-fn create(path: &Path) -> Result<Box<dyn Write>, Failure> {
+pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stderr()));
     }
-    let file = File::create(path).map_err(|source| Failure::File { file: path.display().to_string(), source })?;
-    Ok(Box::new(file))
+    Ok(Box::new(File::create(path)?))
 }
 
 /// A line in our own name.
-fn line(message: impl Display) -> String {
+pub(crate) fn line(message: impl Display) -> String {
     format!("{} {message}\n", style::paint(style::HEAD, "pagewarden:"))
 }
 
-fn say(message: impl Display) {
+pub(crate) fn say(message: impl Display) {
     print(&line(message));
 }
 
 /// Nobody is left to be told if standard error is closed.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -244,6 +244,17 @@ fn wrong_calls_are_told_apart_from_the_program() {
     }
 }
 
+#[cfg(not(feature = "cage"))]
+#[test]
+fn without_cages_it_is_said_how_to_get_them() {
+    for words in [&["cage"][..], &["cage", "run", "prog.wasm"], &["cage", "run", "--commit-limit", "1M", "prog.wasm"]] {
+        let refused = output(words);
+        assert_eq!((refused.status.code(), stdout(&refused)), (Some(2), ""), "{words:?}");
+        assert!(stderr(&refused).starts_with("pagewarden: this build has no cages"), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("--features cage"));
+    }
+}
+
 #[test]
 fn help_goes_to_standard_output_and_tells_the_essentials() {
     let expectations: [(&[&str], &[&str]); 4] = [
