@@ -65,6 +65,9 @@ enum Bench {
     /// Accesses to memory that somebody else also touches, windows and reservations, in nanoseconds of thread time.
     #[command(disable_help_flag = true)]
     Phys(PassedOn),
+    /// Cages: forks, lives, computation, and how much memory many of them take.
+    #[command(disable_help_flag = true)]
+    Cages(PassedOn),
     /// Instructions that the map of regions takes, against the recorded ones; needs valgrind.
     Instructions {
         /// Record the counts instead of comparing them.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Task::Sanitizer => concurrency::run_sanitizer(),
         Task::Bench { what: Bench::Run(args) } => bench::run::run(&args),
         Task::Bench { what: Bench::Calls(args) } => bench::calls::run(&args),
+        Task::Bench { what: Bench::Cages(args) } => bench::calls::run_cages(&args),
         Task::Bench { what: Bench::Vmmap(args) } => bench::vmmap::run(&args),
         Task::Bench { what: Bench::Pager(args) } => bench::pager::run("pager", &args),
         Task::Bench { what: Bench::Capabilities(args) } => bench::pager::run("capabilities", &args),
