@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pagewarden::manager::Policy;
 use pagewarden::object::sysv::{SegmentLimits, SegmentPolicy, SegmentTable, Surroundings};
-use pagewarden::{Account, Limits, PageCount, Resource, ResourceLedger};
+use pagewarden::{Account, Limits, Resource, ResourceLedger};
 use pagewarden_linux::host_machine::{HostMemory, HostMemoryOptions};
 use wasmtime::{Config, Engine, Linker};
 
@@ -113,10 +113,9 @@ impl Cages {
             return Err(CageError::Options("a stack has between 64 KiB and 1 GiB"));
         }
         let engine = Engine::new(&config(options)).map_err(CageError::wasmtime("cannot set up Wasmtime"))?;
-        let pages = |bytes: Option<u64>| bytes.map_or(u64::MAX, |bytes| PageCount::from_bytes_down(bytes).get());
         let limits = Limits::UNLIMITED
-            .with(Resource::Committed, pages(options.commit_limit))
-            .with(Resource::Virtual, pages(options.reserve_limit));
+            .with_bytes(Resource::Committed, options.commit_limit)
+            .with_bytes(Resource::Virtual, options.reserve_limit);
         let account = ResourceLedger::new(limits).root().clone();
         let memory_options = HostMemoryOptions { bytes: options.memory_bytes, mappings_max: None };
         let memory = HostMemory::new(&memory_options, &account)?;
@@ -137,7 +136,7 @@ impl Cages {
             policy: options.policy.clone(),
             stack_bytes: options.stack_bytes,
             account,
-            process_limits: Limits::UNLIMITED.with(Resource::Committed, pages(options.process_commit_limit)),
+            process_limits: Limits::UNLIMITED.with_bytes(Resource::Committed, options.process_commit_limit),
             segments: Mutex::new(segments),
         })))
     }

@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::{fmt, iter};
 
+use crate::addr::PageCount;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What is counted. Units: pages, unless the name says otherwise.
@@ -64,6 +65,13 @@ impl Limits {
     pub const fn with(mut self, resource: Resource, most: u64) -> Self {
         self.0[resource.index()] = most;
         self
+    }
+
+    /// The same with at most `bytes` of `resource`, in whole pages; as many as wanted if there is no number.
+    #[must_use]
+    pub const fn with_bytes(self, resource: Resource, bytes: Option<u64>) -> Self {
+        let most = if let Some(bytes) = bytes { PageCount::from_bytes_down(bytes).get() } else { u64::MAX };
+        self.with(resource, most)
     }
 
     /// The limit on `resource`.

@@ -59,9 +59,7 @@ use pagewarden::manager::{
     SpaceConfig,
 };
 use pagewarden::vmmap::Direction;
-use pagewarden::{
-    Errno, Limits, MemoryObject, ObjectKind, PageCount, PageManager, PageRange, Resource, ResourceLedger, VirtAddr,
-};
+use pagewarden::{Errno, Limits, MemoryObject, ObjectKind, PageManager, PageRange, Resource, ResourceLedger, VirtAddr};
 
 use crate::traced::import;
 use carrier::Carrier;
@@ -246,8 +244,7 @@ fn share_zero_pages(manager: &PageManager<ArenaProvider>, request: &mut Request)
 /// What the manager of an arena at `range` is told.
 pub(crate) fn config(range: PageRange, options: &ArenaOptions) -> io::Result<SpaceConfig> {
     let pid = std::process::id().cast_signed();
-    let pages = |bytes: u64| PageCount::from_bytes_down(bytes).get();
-    let limits = Limits::UNLIMITED.with(Resource::Committed, options.commit_limit.map_or(u64::MAX, pages));
+    let limits = Limits::UNLIMITED.with_bytes(Resource::Committed, options.commit_limit);
     Ok(SpaceConfig {
         layout: Layout {
             task_end: range.end(),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use pagewarden::manager::{Cause, Overcommit, Policy, Refusal};
-use pagewarden::{Limits, PAGE_SIZE, Resource, ResourceLedger};
+use pagewarden::{Limits, Resource, ResourceLedger};
 
 use super::files::FileTable;
 use super::import::{self, ImportError};
@@ -52,11 +52,10 @@ pub(super) struct Tracer<'a> {
 impl<'a> Tracer<'a> {
     /// A tracer for a program that is about to execute.
     pub(super) fn new(options: &'a RunOptions, observer: Option<&'a mut dyn Observer>, spawned: Spawned) -> Self {
-        let pages = |limit: Option<u64>| limit.map_or(u64::MAX, |bytes| bytes / PAGE_SIZE);
         let limits = Limits::UNLIMITED
-            .with(Resource::Committed, pages(options.commit_limit))
-            .with(Resource::Virtual, pages(options.reserve_limit))
-            .with(Resource::Locked, pages(options.lock_limit));
+            .with_bytes(Resource::Committed, options.commit_limit)
+            .with_bytes(Resource::Virtual, options.reserve_limit)
+            .with_bytes(Resource::Locked, options.lock_limit);
         let ledger = ResourceLedger::new(limits);
         let mut tree = Tree::default();
         let program = options.program.to_string_lossy().into_owned();
